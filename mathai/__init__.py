@@ -1,0 +1,1 @@
+"""The mathematics of modern AI as pure JAX functions, and all that composes from them."""

@@ -1,0 +1,1 @@
+"""Formulas, models and Optax composed into `init` / `update` / `evaluate`."""

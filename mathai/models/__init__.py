@@ -1,0 +1,1 @@
+"""Flax modules: each wraps formulas and adds nothing but parameters."""

@@ -1,0 +1,1 @@
+"""Reinforcement-learning formulas: one stream of time steps; `vmap` for batches."""
