@@ -1,0 +1,96 @@
+"""What a policy's head means: categories for discrete actions, a Gaussian for continuous ones.
+
+Sampling is split in two. The noise depends on no parameters, so a learner draws it for a whole rollout in one call;
+`sample` then is a deterministic function of the head and its noise.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from gymnax.environments import spaces
+from jaxtyping import Array, Float, PyTree
+
+from mathai.learners.base import PRNGKey
+from mathai.rl import policy_gradient
+
+Head = PyTree[Float[Array, "..."]]
+
+
+class Policy(NamedTuple):
+    """A family of distributions over actions, as functions of the head of an `ActorCritic`.
+
+    Attributes:
+      num_actions: number of actions, or dimensions of a continuous action; also the size of the noise.
+      continuous: whether the head is `(mean, log_std)` rather than logits.
+      draw_noise: (key, batch shape) → noise [*batch, num_actions].
+      sample: (head, noise) → action.
+      mode: head → the most probable action.
+      log_probability: (head, action) → log π(action) [*batch].
+      entropy: head → entropy [*batch], in nats.
+      to_environment: action → the action that the environment takes: clipped to its bounds where it has any.
+    """
+
+    num_actions: int
+    continuous: bool
+    draw_noise: Callable[[PRNGKey, tuple[int, ...]], Array]
+    sample: Callable[[Head, Array], Array]
+    mode: Callable[[Head], Array]
+    log_probability: Callable[[Head, Array], Array]
+    entropy: Callable[[Head], Array]
+    to_environment: Callable[[Array], Array]
+
+
+def for_action_space(space: spaces.Space) -> Policy:
+    """Return the policy for an action space: `Discrete` gives categories, a `Box` of one axis a Gaussian.
+
+    Raises:
+      ValueError: any other space.
+
+    >>> for_action_space(spaces.Discrete(3)).sample(jnp.array([0.0, 9.0, 0.0]), jnp.zeros(3))
+    Array(1, dtype=int32)
+    """
+    if isinstance(space, spaces.Discrete):
+        return _categorical(int(space.n))
+    if isinstance(space, spaces.Box) and len(space.shape) <= 1:
+        return _gaussian(space)
+    raise ValueError(f"the action space {space} is not supported; it must be Discrete, or a Box of at most one axis.")
+
+
+def _categorical(num_actions: int) -> Policy:
+    return Policy(
+        num_actions=num_actions,
+        continuous=False,
+        # Gumbel's trick: argmax(logits + Gumbel noise) is distributed as softmax(logits).
+        draw_noise=lambda key, shape: jax.random.gumbel(key, (*shape, num_actions)),
+        sample=lambda logits, noise: jnp.argmax(logits + noise, axis=-1),
+        mode=lambda logits: jnp.argmax(logits, axis=-1),
+        log_probability=policy_gradient.log_probability,
+        entropy=policy_gradient.entropy,
+        to_environment=lambda action: action,
+    )
+
+
+def _gaussian(space: Any) -> Policy:
+    size = int(space.shape[0]) if space.shape else 1
+    low = jnp.broadcast_to(jnp.asarray(space.low, jnp.float32), space.shape)
+    high = jnp.broadcast_to(jnp.asarray(space.high, jnp.float32), space.shape)
+
+    def sample(head, noise):
+        mean, log_std = head
+        return mean + jnp.exp(log_std) * noise
+
+    def to_environment(action):
+        return jnp.clip(action.reshape(action.shape[:-1] + space.shape), low, high)
+
+    return Policy(
+        num_actions=size,
+        continuous=True,
+        draw_noise=lambda key, shape: jax.random.normal(key, (*shape, size)),
+        sample=sample,
+        mode=lambda head: head[0],
+        log_probability=lambda head, action: policy_gradient.gaussian_log_probability(*head, action),
+        entropy=lambda head: policy_gradient.gaussian_entropy(head[1]),
+        to_environment=to_environment,
+    )

@@ -1,0 +1,288 @@
+"""Proximal policy optimization on a gymnax environment, one rollout and its epochs per update."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from mathai.learners import policies
+from mathai.learners.base import Learner, Metrics, PRNGKey, adam, hyperparameters, permutations
+from mathai.learners.environments import EpisodeStatistics, evaluate_policy, make_environments, observation_features
+from mathai.models.actor_critic import ActorCritic
+from mathai.rl import ppo as formulas
+from mathai.rl.returns import generalized_advantage_estimation
+
+
+@hyperparameters
+class Config:
+    """Hyperparameters; floats may be traced, all else is static.
+
+    Attributes:
+      num_envs: environments that step together.
+      num_steps: steps of each of them in one rollout.
+      num_epochs: passes over a rollout.
+      num_minibatches: gradient updates in one pass; must divide num_envs · num_steps.
+      total_env_steps: environment steps in all, for the schedule.
+      learning_rate: η of Adam.
+      anneal_learning_rate: let η fall linearly to 0 over all gradient updates.
+      discount: γ.
+      gae_lambda: λ of the generalized advantage estimate.
+      clip_epsilon: ε, of the ratio and of the value.
+      entropy_coefficient: weight of the entropy bonus.
+      value_coefficient: weight of the value loss.
+      max_gradient_norm: largest global norm of a gradient.
+      hidden_sizes: widths of a torso.
+      activation: "tanh" or "relu".
+      bootstrap_on_truncation: take the value of the state where a time limit cut an episode. False treats a cut as
+        an end, the well-known bug, and is there to measure it.
+      shared_torso: one torso for policy and value.
+      num_evaluation_episodes: episodes of `evaluate`.
+      max_evaluation_steps: where `evaluate` stops an episode that does not end.
+      greedy_evaluation: evaluate the most probable action rather than a sampled one.
+    """
+
+    num_envs: int = 4
+    num_steps: int = 128
+    num_epochs: int = 4
+    num_minibatches: int = 4
+    total_env_steps: int = 500_000
+    learning_rate: float = 2.5e-4
+    anneal_learning_rate: bool = True
+    discount: float = 0.99
+    gae_lambda: float = 0.95
+    clip_epsilon: float = 0.2
+    entropy_coefficient: float = 0.01
+    value_coefficient: float = 0.5
+    max_gradient_norm: float = 0.5
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    bootstrap_on_truncation: bool = True
+    shared_torso: bool = False
+    num_evaluation_episodes: int = 128
+    max_evaluation_steps: int = 10_000
+    greedy_evaluation: bool = True
+
+    @property
+    def num_updates(self) -> int:
+        """Updates in all: the rollouts that fit in `total_env_steps`."""
+        return self.total_env_steps // (self.num_envs * self.num_steps)
+
+
+class State(NamedTuple):
+    """Everything that changes.
+
+    Attributes:
+      key: of all randomness to come.
+      params: of the `ActorCritic`.
+      optimizer: Adam's moments and counts.
+      observation: what each environment shows, [num_envs, ...].
+      env_state: the state of each environment.
+      episodes: returns and lengths, of running episodes and of those that ended.
+      env_steps: environment steps so far.
+    """
+
+    key: PRNGKey
+    params: PyTree
+    optimizer: optax.OptState
+    observation: Array
+    env_state: PyTree
+    episodes: EpisodeStatistics
+    env_steps: Int[Array, ""]
+
+
+class Rollout(NamedTuple):
+    """`num_steps` steps of `num_envs` environments; every field is [num_steps, num_envs, ...]."""
+
+    observation_tm1: Array
+    head_tm1: PyTree
+    action_tm1: Array
+    reward_t: Float[Array, "num_steps num_envs"]
+    terminated_t: Bool[Array, "num_steps num_envs"]
+    truncated_t: Bool[Array, "num_steps num_envs"]
+    observation_t: Array
+
+
+class Sample(NamedTuple):
+    """What the loss needs of a step."""
+
+    observation: Array
+    action: Array
+    old_log_prob: Array
+    old_value: Array
+    advantage: Array
+    target: Array
+
+
+def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
+    """PPO as a learner: one update is one rollout of all environments and the epochs over it.
+
+        δₜ = rₜ + γ (1 − terminatedₜ) V(final observationₜ) − V(oₜ₋₁)
+        L(θ) = −mean min(ρA, clip(ρ, 1 ± ε)A) + c_v · mean L_value − c_e · mean entropy
+
+    Advantages are normalized within each minibatch. Time limits do not bias the value: an episode that was cut still
+    has the value of the state where it stood (`bootstrap_on_truncation`).
+
+    Args:
+      config: hyperparameters.
+      env: a gymnax environment with discrete or continuous actions.
+      env_params: its parameters.
+
+    Returns:
+      A learner whose batch is None. Update metrics: `episode_return` and `episode_length`, means over the episodes
+      that ended in the update (of the last update in which any ended, where none did; 0 before the first);
+      `episodes` and `env_steps` since the start; `policy_loss`, `value_loss`, `entropy`, `approximate_kl`,
+      `clip_fraction` and `gradient_norm`, means over the update's minibatches; `explained_variance` of the targets
+      by the values before the update. Evaluation metrics: `episode_return`, `episode_return_std`, `episode_length`.
+
+    Raises:
+      ValueError: minibatches that do not divide the rollout, a count below 1, or an action space that is neither
+        discrete nor a box.
+
+    Source:
+      Schulman et al. (2017), Proximal Policy Optimization Algorithms, algorithm 1.
+    """
+    _check(config)
+    policy = policies.for_action_space(env.action_space(env_params))
+    model = ActorCritic(
+        policy.num_actions, config.hidden_sizes, config.activation, policy.continuous, config.shared_torso
+    )
+    features = observation_features(env.observation_space(env_params))
+    environments = make_environments(env, env_params, config.num_envs)
+    gradient_steps = config.num_epochs * config.num_minibatches
+    optimizer = adam(
+        config.learning_rate,
+        max_gradient_norm=config.max_gradient_norm,
+        schedule="linear" if config.anneal_learning_rate else "constant",
+        num_steps=config.num_updates * gradient_steps,
+        epsilon=1e-5,
+        flatten=True,
+    )
+    head_of = lambda params, x: model.apply(params, features(x), method="policy")  # noqa: E731
+    value_of = lambda params, x: model.apply(params, features(x), method="value")  # noqa: E731
+
+    def init(key: PRNGKey) -> State:
+        key, params_key, env_key = jax.random.split(key, 3)
+        observation, env_state = environments.reset(env_key)
+        params = model.init(params_key, features(observation))
+        episodes = EpisodeStatistics.zeros(config.num_envs)
+        return State(key, params, optimizer.init(params), observation, env_state, episodes, jnp.int32(0))
+
+    def roll_out(state: State, key: PRNGKey) -> tuple[State, Rollout]:
+        action_key, env_key = jax.random.split(key)
+        noise = (
+            policy.draw_noise(action_key, (config.num_steps, config.num_envs)),
+            environments.draw_noise(env_key, config.num_steps),
+        )
+
+        def step(carry, noise_t):
+            observation_tm1, env_state = carry
+            action_noise, env_noise = noise_t
+            head = head_of(state.params, observation_tm1)
+            action = policy.sample(head, action_noise)
+            observation, env_state, outcome = environments.step(env_state, policy.to_environment(action), env_noise)
+            observation_t = outcome.final_observation
+            return (observation, env_state), Rollout(observation_tm1, head, action, *outcome[:3], observation_t)
+
+        (observation, env_state), rollout = jax.lax.scan(step, (state.observation, state.env_state), noise)
+        episodes = state.episodes.after(rollout.reward_t, rollout.terminated_t | rollout.truncated_t)
+        env_steps = state.env_steps + config.num_steps * config.num_envs
+        return state._replace(
+            observation=observation, env_state=env_state, episodes=episodes, env_steps=env_steps
+        ), rollout
+
+    def samples_of(params: PyTree, rollout: Rollout) -> Sample:
+        """Advantages, targets and old log-probabilities, each in one pass over the whole rollout."""
+        v_tm1, v_t = value_of(params, jnp.stack([rollout.observation_tm1, rollout.observation_t]))
+        ended_t = rollout.terminated_t if config.bootstrap_on_truncation else rollout.terminated_t | rollout.truncated_t
+        discount_t = config.discount * (1.0 - ended_t)
+        advantage = generalized_advantage_estimation(
+            rollout.reward_t, discount_t, v_tm1, v_t, config.gae_lambda, truncation_t=rollout.truncated_t
+        )
+        log_prob = policy.log_probability(rollout.head_tm1, rollout.action_tm1)
+        sample = Sample(rollout.observation_tm1, rollout.action_tm1, log_prob, v_tm1, advantage, advantage + v_tm1)
+        return jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:]), sample)
+
+    def loss(params: PyTree, sample: Sample) -> tuple[Array, Metrics]:
+        head, value = model.apply(params, features(sample.observation))
+        log_ratio = policy.log_probability(head, sample.action) - sample.old_log_prob
+        ratio = formulas.probability_ratio(log_ratio, jnp.zeros_like(log_ratio))
+        advantage = (sample.advantage - jnp.mean(sample.advantage)) / (jnp.std(sample.advantage) + 1e-8)
+        policy_loss = formulas.clipped_surrogate_loss(ratio, advantage, epsilon=config.clip_epsilon)
+        value_loss = jnp.mean(
+            formulas.clipped_value_loss(value, sample.old_value, sample.target, epsilon=config.clip_epsilon)
+        )
+        entropy = jnp.mean(policy.entropy(head))
+        total = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
+        return total, {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "approximate_kl": jnp.mean(formulas.approximate_kl(log_ratio)),
+            "clip_fraction": jnp.mean(jnp.abs(ratio - 1.0) > config.clip_epsilon),
+        }
+
+    def improve(carry, indices, samples: Sample):
+        params, optimizer_state = carry
+        minibatch = jax.tree.map(lambda x: x[indices], samples)
+        gradients, metrics = jax.grad(loss, has_aux=True)(params, minibatch)
+        updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
+        metrics["gradient_norm"] = optax.global_norm(gradients)
+        return (optax.apply_updates(params, updates), optimizer_state), metrics
+
+    def update(state: State, batch: None = None) -> tuple[State, Metrics]:
+        del batch  # the state makes its own data
+        key, rollout_key, shuffle_key = jax.random.split(state.key, 3)
+        state, rollout = roll_out(state, rollout_key)
+        samples = samples_of(state.params, rollout)
+        order = permutations(shuffle_key, config.num_epochs, config.num_steps * config.num_envs)
+        (params, optimizer_state), metrics = jax.lax.scan(
+            lambda carry, indices: improve(carry, indices, samples),
+            (state.params, state.optimizer),
+            order.reshape(gradient_steps, -1),
+        )
+        metrics = jax.tree.map(jnp.mean, metrics)
+        metrics["explained_variance"] = _explained_variance(samples.old_value, samples.target)
+        metrics["episode_return"] = state.episodes.mean_return
+        metrics["episode_length"] = state.episodes.mean_length
+        metrics["episodes"] = state.episodes.episodes
+        metrics["env_steps"] = state.env_steps
+        return state._replace(key=key, params=params, optimizer=optimizer_state), metrics
+
+    def evaluate(key: PRNGKey, state: State) -> Metrics:
+        def act(key, observation):
+            head = head_of(state.params, observation)
+            if config.greedy_evaluation:
+                return policy.to_environment(policy.mode(head))
+            noise = policy.draw_noise(key, observation.shape[:1])
+            return policy.to_environment(policy.sample(head, noise))
+
+        return evaluate_policy(
+            key,
+            act,
+            env,
+            env_params,
+            num_episodes=config.num_evaluation_episodes,
+            max_steps=config.max_evaluation_steps,
+        )
+
+    return Learner(init, update, evaluate)
+
+
+def _check(config: Config) -> None:
+    for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches", "num_evaluation_episodes"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"ppo: {name} is {getattr(config, name)}; it must be at least 1.")
+    rollout = config.num_envs * config.num_steps
+    if rollout % config.num_minibatches:
+        raise ValueError(
+            f"ppo: num_minibatches = {config.num_minibatches} does not divide the rollout of num_envs * num_steps = "
+            f"{config.num_envs} * {config.num_steps} = {rollout} samples; choose a divisor of {rollout}."
+        )
+
+
+def _explained_variance(prediction: Array, target: Array) -> Float[Array, ""]:
+    """1 − Var(target − prediction) / Var(target), 0 where the target does not vary."""
+    variance = jnp.var(target)
+    return jnp.where(variance > 0, 1.0 - jnp.var(target - prediction) / jnp.where(variance > 0, variance, 1.0), 0.0)
