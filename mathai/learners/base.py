@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import numbers
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
 
 State = TypeVar("State")
 Config = TypeVar("Config")
-Batch = PyTree
+Batch = Any
 Metrics = dict[str, Array]
 PRNGKey = Key[Array, ""] | UInt32[Array, "..."]
 Scalar = float | Float[Array, ""]
@@ -112,10 +112,10 @@ def adam(
     if flatten and mask is not None:
         raise ValueError("adam: flatten=True joins all parameters into one vector, on which mask cannot act.")
     factor = _schedule(schedule, num_steps, warmup_steps)
-    steps = [] if max_gradient_norm is None else [optax.clip_by_global_norm(max_gradient_norm)]  # type: ignore[arg-type]
-    steps.append(optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon))  # type: ignore[arg-type]
+    steps = [] if max_gradient_norm is None else [optax.clip_by_global_norm(max_gradient_norm)]
+    steps.append(optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon))
     if not (isinstance(weight_decay, numbers.Number) and weight_decay == 0):
-        steps.append(optax.add_decayed_weights(weight_decay, mask))  # type: ignore[arg-type]
+        steps.append(optax.add_decayed_weights(weight_decay, mask))
     steps.append(optax.scale_by_learning_rate(lambda count: learning_rate * factor(count)))
     optimizer = optax.chain(*steps)
     return optax.flatten(optimizer) if flatten else optimizer

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from gymnax.environments import spaces
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array
 
 from mathai.learners.base import PRNGKey
 from mathai.rl import policy_gradient
 
-Head = PyTree[Float[Array, "..."]]
+Head = Any  # logits [..., actions], or (mean [..., actions], log_std [actions])
 
 
 class Policy(NamedTuple):

@@ -159,8 +159,15 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         epsilon=1e-5,
         flatten=True,
     )
-    head_of = lambda params, x: model.apply(params, features(x), method="policy")  # noqa: E731
-    value_of = lambda params, x: model.apply(params, features(x), method="value")  # noqa: E731
+
+    def head_of(params: PyTree, observation: Array) -> Any:
+        return model.apply(params, features(observation), method="policy")
+
+    def value_of(params: PyTree, observation: Array) -> Any:
+        return model.apply(params, features(observation), method="value")
+
+    def head_and_value_of(params: PyTree, observation: Array) -> Any:
+        return model.apply(params, features(observation))
 
     def init(key: PRNGKey) -> State:
         key, params_key, env_key = jax.random.split(key, 3)
@@ -205,7 +212,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         return jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:]), sample)
 
     def loss(params: PyTree, sample: Sample) -> tuple[Array, Metrics]:
-        head, value = model.apply(params, features(sample.observation))
+        head, value = head_and_value_of(params, sample.observation)
         log_ratio = policy.log_probability(head, sample.action) - sample.old_log_prob
         ratio = formulas.probability_ratio(log_ratio, jnp.zeros_like(log_ratio))
         advantage = (sample.advantage - jnp.mean(sample.advantage)) / (jnp.std(sample.advantage) + 1e-8)

@@ -121,7 +121,6 @@ def policy_gradient_loss(
         chex.assert_equal_shape([a_t, where])
         chex.assert_equal_shape_prefix([logits_t, a_t], a_t.ndim)
         logits_t = jnp.where(jnp.expand_dims(where, -1), logits_t, 0)  # masked before, for the sake of gradients
-        a_t = jnp.where(where, a_t, 0)
     (z_t, adv_t), dtype = _promote(logits_t, adv_t)
     return _mean(-lax.stop_gradient(adv_t) * log_probability(z_t, a_t), where).astype(dtype)
 

@@ -163,7 +163,6 @@ def test_categorical_functions_keep_their_dtype_and_its_accuracy(dtype):
         tolerance = 2 * float(jnp.finfo(dtype).eps)
         assert float(h) == pytest.approx(-np.sum(p * np.log(p)), rel=tolerance)
         assert float(log_p) == pytest.approx(np.log(p[7]), rel=tolerance)
-        assert jax.grad(jitted_entropy)(logits).dtype == dtype
 
 
 # Losses

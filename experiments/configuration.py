@@ -1,0 +1,143 @@
+"""Configs: how a file in configs/ is built, how it becomes a learner's hyperparameters, how two of them differ."""
+
+import dataclasses
+import difflib
+import importlib
+import importlib.metadata
+import json
+import pkgutil
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+from ml_collections import config_dict
+
+import mathai.learners
+from experiments.errors import UserError
+
+RUN_DEFAULTS = {
+    "seed": 0,  # the first seed; --seeds=N takes this and the N − 1 after it
+    "updates_per_chunk": 16,  # updates in one call of the compiled program
+    "evaluate_every": 0,  # in updates, a multiple of updates_per_chunk; 0: at the end only
+    "checkpoint_every": 0,  # likewise
+    "keep_checkpoints": 2,  # the last so many, and the best one
+    "best_metric": "episode_return",  # of evaluate()
+    "best_mode": "max",  # or "min"
+}
+
+
+def make_config(
+    algorithm: str,
+    *,
+    environment: str = "",
+    environment_params: Mapping[str, Any] | None = None,
+    learner: Mapping[str, Any] | None = None,
+    run: Mapping[str, Any] | None = None,
+) -> ml_collections.ConfigDict:
+    """Build a config in which every hyperparameter of the learner can be overridden by a flag.
+
+    Args:
+      algorithm: a module of `mathai.learners` with `Config` and `make`.
+      environment: a gymnax environment.
+      environment_params: fields of the environment's parameters to replace.
+      learner: fields of the learner's `Config` that differ from its defaults.
+      run: fields of `RUN_DEFAULTS` that differ, and `num_updates` where the learner's `Config` does not know it.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(learner_module(algorithm).Config)}
+    config = ml_collections.ConfigDict(
+        {
+            "algorithm": algorithm,
+            "environment": environment,
+            "environment_params": dict(environment_params or {}),
+            "learner": _merge("learner", defaults, learner or {}),
+            "run": _merge("run", RUN_DEFAULTS, run or {}),
+        }
+    )
+    config.run.num_updates = config_dict.placeholder(int)  # None: as many as the learner's hyperparameters say
+    if "num_updates" in (run or {}):
+        config.run.num_updates = run["num_updates"]
+    return config
+
+
+def _merge(section: str, defaults: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    known = {*defaults, "num_updates"} if section == "run" else set(defaults)
+    for name in changes:
+        if name not in known:
+            raise UserError(f"config.{section} has no field {name!r}{did_you_mean(name, known)}.")
+    return {**defaults, **{name: value for name, value in changes.items() if name in defaults}}
+
+
+def learner_module(algorithm: str) -> Any:
+    """Return the module of `mathai.learners` that holds an algorithm."""
+    names = {module.name for module in pkgutil.iter_modules(mathai.learners.__path__)}
+    candidates = {name: importlib.import_module(f"mathai.learners.{name}") for name in names}
+    learners = sorted(
+        name for name, module in candidates.items() if hasattr(module, "Config") and hasattr(module, "make")
+    )
+    if algorithm not in learners:
+        raise UserError(
+            f"algorithm {algorithm!r} is unknown{did_you_mean(algorithm, learners)}; "
+            f"the learners are {', '.join(learners)}."
+        )
+    return candidates[algorithm]
+
+
+def learner_config(config: ml_collections.ConfigDict) -> Any:
+    """Return the frozen dataclass of hyperparameters that `config.learner` describes."""
+    return learner_module(config.algorithm).Config(**config.learner.to_dict())
+
+
+def did_you_mean(name: str, known: Any) -> str:
+    """Return `; did you mean …?`, or nothing where nothing is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Return the config as JSON would give it back, so that it can be compared with a stored one."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def from_json(stored: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """Return the config that `as_json` stored."""
+    config = ml_collections.ConfigDict(stored, convert_dict=True)
+    for name, value in config.learner.items():
+        if isinstance(value, list):
+            with config.ignore_type():
+                config.learner[name] = tuple(value)
+    return config
+
+
+def differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Name every field in which two configs differ, with both values."""
+    found = []
+    for name in sorted({*stored, *given}):
+        here, there, path = given.get(name), stored.get(name), f"{prefix}{name}"
+        if isinstance(here, Mapping) and isinstance(there, Mapping):
+            found += differences(there, here, f"{path}.")
+        elif here != there:
+            found.append(f"{path} is {here!r}, was {there!r}")
+    return found
+
+
+def provenance() -> dict[str, Any]:
+    """Return what else a result depends on: versions, device and the state of the source."""
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "gymnax")},
+        "device": {
+            "platform": jax.default_backend(),
+            "kind": jax.devices()[0].device_kind,
+            "count": jax.device_count(),
+        },
+        "git": {"commit": _git("rev-parse", "HEAD"), "modified": bool(_git("status", "--porcelain"))},
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,45 @@
+"""Errors written for the person at the terminal."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+
+class UserError(Exception):
+    """What was given, what is allowed, what to do: one line, shown without a traceback."""
+
+
+def run_program(main: Callable[[Sequence[str]], None]) -> None:
+    """Run an absl program whose mistakes in flags and input end in one line and exit status 1."""
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        try:
+            return flags.FLAGS(list(argv))
+        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
+            fail(f"{_one_line(error)} ({argv[0].rsplit('/', 1)[-1]} --helpshort lists the flags)")
+
+    def guarded(argv: Sequence[str]) -> None:
+        if flags.FLAGS["verbosity"].using_default:
+            logging.set_verbosity(logging.ERROR)  # orbax reports each of its internal steps as information
+        try:
+            if len(argv) > 1:
+                raise UserError(f"unexpected argument {argv[1]!r}: every option is a flag, --name=value.")
+            main(argv)
+        except UserError as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            fail("interrupted; the same command resumes from the last checkpoint.")
+
+    app.run(guarded, flags_parser=parse)
+
+
+def fail(message: str) -> None:
+    """Print one line to stderr and exit with status 1."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__

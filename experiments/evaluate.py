@@ -1,0 +1,66 @@
+"""Score a checkpoint of a run anew.
+
+python -m experiments.evaluate --workdir=runs/ppo_cartpole
+python -m experiments.evaluate --workdir=runs/ppo_cartpole --checkpoint=last --seed=7
+"""
+
+import pathlib
+
+import jax
+from absl import flags
+
+from experiments import progress, run_loop
+from experiments.checkpoints import Checkpoints
+from experiments.configuration import from_json
+from experiments.errors import UserError, run_program
+from experiments.statistics import summarize
+from experiments.tasks import make_task
+from experiments.workdir import CONFIG, read_json
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The workdir of a run.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last, or the update of a checkpoint.")
+SEED = flags.DEFINE_integer("seed", 1, "Seed of the evaluation's randomness.", lower_bound=0)
+flags.mark_flags_as_required(["workdir"])
+
+
+def main(argv: list[str]) -> None:
+    """Load, evaluate, print."""
+    del argv
+    workdir = pathlib.Path(WORKDIR.value)
+    stored = read_json(workdir / CONFIG)["config"]
+    num_seeds = stored.pop("seeds")
+    config = from_json(stored)
+    programs = run_loop.make_programs(make_task(config), config.run.seed, num_seeds if num_seeds > 1 else None)
+    checkpoints = Checkpoints(workdir, keep=config.run.keep_checkpoints, best_mode=config.run.best_mode, read_only=True)
+    step = choose(checkpoints, CHECKPOINT.value, workdir)
+    state = checkpoints.restore(step, jax.eval_shape(programs.init, programs.keys))
+    metrics = jax.device_get(programs.evaluate(run_loop.evaluation_keys(programs, step, SEED.value), state))
+    progress.say("checkpoint", f"update {step} of {workdir}")
+    for name, values in sorted(metrics.items()):
+        score = summarize(values)
+        low, high = score["interval_95"]
+        seeds = (
+            f"  (interquartile mean of {num_seeds} seeds, 95 % interval {low:.2f} to {high:.2f})"
+            if num_seeds > 1
+            else ""
+        )
+        progress.say("result", f"{name} {score['interquartile_mean']:.2f}{seeds}")
+
+
+def choose(checkpoints: Checkpoints, which: str, workdir: pathlib.Path) -> int:
+    """Return the step of the checkpoint that a flag names."""
+    steps = checkpoints.steps()
+    if not steps:
+        raise UserError(f"{workdir} has no checkpoint yet.")
+    if which == "last":
+        return steps[-1]
+    if which == "best":
+        best = checkpoints.best_step()
+        return steps[-1] if best is None else best
+    if which.isdigit() and int(which) in steps:
+        return int(which)
+    raise UserError(f"--checkpoint={which} is not there; use best, last or one of {', '.join(map(str, steps))}.")
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,252 @@
+"""The run loop, once for every learner: chunks of compiled updates, evaluation, metrics, checkpoints, resume."""
+
+import pathlib
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from experiments import progress
+from experiments.checkpoints import Checkpoints
+from experiments.configuration import did_you_mean
+from experiments.errors import UserError
+from experiments.metrics import MetricsLog, check_not_nan, reduce_chunk
+from experiments.statistics import interquartile_mean
+from experiments.tasks import Task
+
+EVALUATION_STREAM = 0x6576616C  # folded into a seed's key, so that evaluation shares no randomness with training
+
+
+class Programs(NamedTuple):
+    """The compiled functions of a run.
+
+    Attributes:
+      init: seeds' keys → state.
+      chunk: (state, number of updates) → (state, metrics [updates] or [seeds, updates]).
+      evaluate: (seeds' keys, state) → metrics, scalars or [seeds].
+      keys: one key, or one per seed.
+    """
+
+    init: Any
+    chunk: Any
+    evaluate: Any
+    keys: jax.Array
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+      step: updates made in all.
+      finished: whether that is all of them.
+      evaluation: the last evaluation's metrics, or None where the run was stopped before.
+      seconds: time in the loop, compilation left out.
+      compile_seconds: time of compilation.
+      updates: updates made by this process.
+    """
+
+    step: int
+    finished: bool
+    evaluation: dict[str, np.ndarray] | None
+    seconds: float
+    compile_seconds: float
+    updates: int
+
+
+class StopSignal:
+    """SIGTERM and Ctrl-C ask the loop to save and stop; a second one stops at once."""
+
+    def __init__(self):
+        self.name: str | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        del frame
+        if self.name is not None:
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name
+
+
+def make_programs(task: Task, seed: int, num_seeds: int | None) -> Programs:
+    """Return the jitted functions of a task; with a number of seeds, all of them run in one program."""
+    init, update, evaluate = task.learner
+
+    def chunk(state, num_updates):
+        return jax.lax.scan(lambda state, _: update(state, None), state, length=num_updates)
+
+    keys = jax.random.key(seed)
+    if num_seeds is not None:
+        keys = jnp.stack([jax.random.key(seed + index) for index in range(num_seeds)])
+        init, evaluate = jax.vmap(init), jax.vmap(evaluate)
+        one_seed = chunk
+
+        def chunk(states, num_updates):
+            return jax.vmap(lambda state: one_seed(state, num_updates))(states)
+
+    return Programs(jax.jit(init), jax.jit(chunk, static_argnums=1), jax.jit(evaluate), keys)
+
+
+def evaluation_keys(programs: Programs, step: int, seed: int = 0) -> jax.Array:
+    """Return the keys of the evaluation at a step: the same whether or not the run was interrupted."""
+
+    def derive(key):
+        for part in (EVALUATION_STREAM, seed, step):
+            key = jax.random.fold_in(key, part)
+        return key
+
+    return jax.vmap(derive)(programs.keys) if programs.keys.ndim else derive(programs.keys)
+
+
+def check_schedule(run: Any) -> None:
+    """Raise a `UserError` where the run's intervals do not fit its chunks."""
+    if run.updates_per_chunk < 1:
+        raise UserError(f"config.run.updates_per_chunk is {run.updates_per_chunk}; it must be at least 1.")
+    for name in ("evaluate_every", "checkpoint_every"):
+        if run[name] < 0 or run[name] % run.updates_per_chunk:
+            raise UserError(
+                f"config.run.{name} is {run[name]}; it must be 0 (at the end only) or a multiple of "
+                f"config.run.updates_per_chunk = {run.updates_per_chunk}."
+            )
+    if run.best_mode not in ("max", "min"):
+        raise UserError(f"config.run.best_mode is {run.best_mode!r}; it must be 'max' or 'min'.")
+    if run.keep_checkpoints < 1:
+        raise UserError(f"config.run.keep_checkpoints is {run.keep_checkpoints}; it must be at least 1.")
+
+
+def run(task: Task, run_config: Any, workdir: pathlib.Path, num_seeds: int | None, *, profile: bool = False) -> Outcome:
+    """Run a task in a workdir from its last checkpoint to its end, or until a signal asks to stop."""
+    check_schedule(run_config)
+    stop = StopSignal()
+    programs = make_programs(task, run_config.seed, num_seeds)
+    checkpoints = Checkpoints(workdir, keep=run_config.keep_checkpoints, best_mode=run_config.best_mode)
+    try:
+        step, state = _start(programs, checkpoints)
+        return _Run(task, run_config, workdir, programs, checkpoints, stop, profile).go(step, state)
+    finally:
+        checkpoints.close()
+
+
+def _start(programs: Programs, checkpoints: Checkpoints) -> tuple[int, PyTree]:
+    """Restore the last good checkpoint, or initialize."""
+    found = checkpoints.restore_last(
+        jax.eval_shape(programs.init, programs.keys), lambda text: progress.say("warning", text)
+    )
+    if found is None:
+        return 0, programs.init(programs.keys)
+    progress.say("resume", f"from the checkpoint of update {found[0]}")
+    return found
+
+
+class _Run:
+    """One pass of the loop; holds what its steps share."""
+
+    def __init__(self, task, run_config, workdir, programs, checkpoints, stop, profile):
+        self._total = task.num_updates
+        self._config, self._workdir, self._programs = run_config, workdir, programs
+        self._checkpoints, self._stop, self._profile = checkpoints, stop, profile
+        self._evaluation: dict[str, np.ndarray] | None = None
+
+    def go(self, step: int, state: PyTree) -> Outcome:
+        began = time.perf_counter()
+        chunks, evaluate = self._compile(step, state)
+        compile_seconds = time.perf_counter() - began
+        progress.say("compile", f"{compile_seconds:.1f} s")
+        first, self._log = step, MetricsLog(self._workdir, step)
+        self._reporter = progress.Reporter(self._total, step)
+        pending = None  # the chunk that the device may still be computing
+        began = time.perf_counter()
+        try:
+            for length in self._lengths(step):
+                if self._stop.name:
+                    break
+                state, metrics = self._advance(chunks[length], state)
+                step += length
+                if pending:
+                    self._write(*pending)
+                evaluation = None
+                if self._due(step, self._config.evaluate_every):
+                    evaluation = evaluate(evaluation_keys(self._programs, step), state)
+                pending = (step, length, metrics, evaluation)
+                if self._due(step, self._config.checkpoint_every):
+                    self._write(*pending)
+                    pending = None
+                    self._save(step, state)
+            if pending:
+                self._write(*pending)
+            finished = step == self._total
+            if not finished and step > first:
+                self._save(step, state)
+            if finished and self._evaluation is None:
+                self._evaluation = jax.device_get(evaluate(evaluation_keys(self._programs, step), state))
+        finally:
+            self._reporter.close()
+            self._log.close()
+        seconds = time.perf_counter() - began
+        return Outcome(step, finished, self._evaluation, seconds, compile_seconds, step - first)
+
+    def _advance(self, chunk: Any, state: PyTree) -> tuple[PyTree, PyTree]:
+        """Dispatch a chunk; the first one, where a profile is asked for, under the profiler and to its end."""
+        if not self._profile:
+            return chunk(state)
+        self._profile = False
+        directory = self._workdir / "profile"
+        with jax.profiler.trace(str(directory)):
+            result = jax.block_until_ready(chunk(state))
+        progress.say("profile", f"one chunk of updates, in {directory} (open with xprof or TensorBoard)")
+        return result
+
+    def _compile(self, step: int, state: PyTree) -> tuple[dict[int, Any], Any]:
+        programs = self._programs
+        names = sorted(jax.eval_shape(programs.evaluate, programs.keys, state))
+        if self._config.best_metric not in names:
+            raise UserError(
+                f"config.run.best_metric is {self._config.best_metric!r}"
+                f"{did_you_mean(self._config.best_metric, names)}; evaluation gives {', '.join(names)}."
+            )
+        chunks = {length: programs.chunk.lower(state, length).compile() for length in set(self._lengths(step))}
+        return chunks, programs.evaluate.lower(evaluation_keys(programs, step), state).compile()
+
+    def _lengths(self, step: int) -> Iterator[int]:
+        """Chunks end at multiples of their length, wherever the run was interrupted, and at the run's end."""
+        while step < self._total:
+            length = min(self._config.updates_per_chunk - step % self._config.updates_per_chunk, self._total - step)
+            yield length
+            step += length
+
+    def _due(self, step: int, every: int) -> bool:
+        return step == self._total or (every > 0 and step % every == 0)
+
+    def _write(self, step: int, length: int, metrics: PyTree, evaluation: PyTree | None) -> None:
+        """Fetch what the device computed, refuse NaN, and log it."""
+        metrics, evaluation = jax.device_get((metrics, evaluation))
+        check_not_nan(metrics, step - length + 1, self._advice)
+        row = {"step": step, **reduce_chunk(metrics)}
+        if evaluation is not None:
+            check_not_nan(
+                {f"evaluation/{name}": value[..., None] for name, value in evaluation.items()}, step, self._advice
+            )
+            row |= {f"evaluation/{name}": value.tolist() for name, value in evaluation.items()}
+            self._evaluation = evaluation
+        name = self._config.best_metric
+        shown = f"evaluation/{name}" if f"evaluation/{name}" in row else name
+        note = f"{shown} {np.mean(row[shown]):.4g}" if shown in row else ""
+        self._reporter.advance(step, note)
+        self._log.write(row, self._reporter.rate)
+
+    def _save(self, step: int, state: PyTree) -> None:
+        """Save a state whose metrics are on disk: what a resumed run does not repeat is never lost."""
+        self._log.flush()
+        score = (self._evaluation or {}).get(self._config.best_metric)
+        fresh = self._due(step, self._config.evaluate_every) and score is not None
+        self._checkpoints.save(step, state, interquartile_mean(np.atleast_1d(score)) if fresh else None)
+
+    def _advice(self) -> str:
+        steps = self._checkpoints.steps()
+        kept = f"the last good checkpoint is update {steps[-1]}" if steps else "no checkpoint had been saved yet"
+        return f"{kept}. Lower config.learner.learning_rate, or look for what diverges."

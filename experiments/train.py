@@ -1,0 +1,114 @@
+"""Train a learner: one config, one workdir; the same command resumes.
+
+python -m experiments.train --config=configs/ppo_cartpole.py --workdir=runs/ppo_cartpole
+python -m experiments.train --config=configs/ppo_cartpole.py --workdir=runs/eight --seeds=8 \
+        --config.learner.learning_rate=1e-3
+"""
+
+import pathlib
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import pictures, progress, run_loop
+from experiments.configuration import as_json, provenance
+from experiments.errors import UserError, run_program
+from experiments.statistics import summarize
+from experiments.tasks import Task, make_task
+from experiments.workdir import SUMMARY, begin, claim, write_json
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with get_config().", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Where the run keeps its files; created if it is missing.")
+SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds to train in one compiled program.", lower_bound=1)
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove the run that the workdir holds, and start anew.")
+PLATFORM = flags.DEFINE_enum("platform", "any", ["any", "cpu", "gpu", "tpu"], "The device to demand.")
+PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of the first chunk of updates to the workdir.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv: list[str]) -> None:
+    """Run what the flags say."""
+    del argv
+    demand_platform(PLATFORM.value)
+    config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
+    task = make_task(config)
+    run_loop.check_schedule(config.run)
+    num_seeds = SEEDS.value if SEEDS.value > 1 else None
+    with claim(workdir):
+        warnings = begin(workdir, {**as_json(config), "seeds": SEEDS.value}, provenance(), overwrite=OVERWRITE.value)
+        device = jax.devices()[0]
+        progress.say("run", f"{workdir}: {config.algorithm} on {config.environment}, {task.num_updates} updates")
+        progress.say(
+            "device", f"{jax.default_backend()}, {device.device_kind} x {jax.device_count()}; jax {jax.__version__}"
+        )
+        for warning in warnings:
+            progress.say("warning", f"{warning}: results may differ in the last bits")
+        outcome = run_loop.run(task, config.run, workdir, num_seeds, profile=PROFILE.value)
+        if outcome.finished:
+            finish(config, task, workdir, outcome)
+        else:
+            progress.say("stopped", f"at update {outcome.step} of {task.num_updates}; the same command resumes")
+
+
+def demand_platform(platform: str) -> None:
+    """Select the platform that a flag demands, and check that JAX has a device at all."""
+    try:
+        if platform != "any":
+            jax.config.update("jax_platforms", {"gpu": "cuda,rocm"}.get(platform, platform))
+        jax.devices()
+    except RuntimeError as error:
+        wanted = f"--platform={platform} was demanded, but" if platform != "any" else "no device:"
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{wanted} JAX finds none ({reason}). "
+            "Install the extra for it (mathai[cuda] or mathai[tpu]), or use --platform=cpu."
+        ) from error
+
+
+def finish(config, task: Task, workdir: pathlib.Path, outcome: run_loop.Outcome) -> None:
+    """Write `summary.json` and the pictures of a finished run, and say what it came to."""
+    evaluation = {name: summarize(values) for name, values in outcome.evaluation.items()}
+    write_json(
+        workdir / SUMMARY,
+        {
+            "algorithm": config.algorithm,
+            "environment": config.environment,
+            "updates": outcome.step,
+            "seeds": SEEDS.value,
+            "evaluation": evaluation,
+            "this_process": {
+                "updates": outcome.updates,
+                "seconds": outcome.seconds,
+                "compile_seconds": outcome.compile_seconds,
+            },
+        },
+    )
+    metric = config.run.best_metric
+    picture = pictures.learning_curve(workdir, metric, f"{config.algorithm} on {config.environment}")
+    if outcome.updates:
+        progress.say("done", f"{outcome.updates} updates in {outcome.seconds:.1f} s{_speed(config, outcome)}")
+    else:
+        progress.say("done", "the run was already finished; --overwrite starts anew")
+    score = evaluation[metric]
+    low, high = score["interval_95"]
+    text = f"evaluation {metric} {score['mean']:.2f}"
+    if SEEDS.value > 1:
+        text = (
+            f"evaluation {metric}, {SEEDS.value} seeds: interquartile mean {score['interquartile_mean']:.2f}, "
+            f"95 % interval {low:.2f} to {high:.2f}, worst {np.min(score['per_seed']):.2f}"
+        )
+    progress.say("result", text)
+    progress.say("wrote", ", ".join(str(path) for path in (workdir / SUMMARY, picture) if path))
+
+
+def _speed(config, outcome: run_loop.Outcome) -> str:
+    steps = config.learner.get("num_envs", 0) * config.learner.get("num_steps", 0) * outcome.updates * SEEDS.value
+    return (
+        f" ({steps / outcome.seconds:,.0f} environment steps/s, evaluation and checkpoints included)" if steps else ""
+    )
+
+
+if __name__ == "__main__":
+    run_program(main)
