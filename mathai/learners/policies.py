@@ -90,7 +90,7 @@ def _gaussian(space: Any) -> Policy:
         draw_noise=lambda key, shape: jax.random.normal(key, (*shape, size)),
         sample=sample,
         mode=lambda head: head[0],
-        log_probability=lambda head, action: policy_gradient.gaussian_log_probability(*head, action),
+        log_probability=lambda head, action: policy_gradient.gaussian_log_probability(head[0], head[1], action),
         entropy=lambda head: policy_gradient.gaussian_entropy(head[1]),
         to_environment=to_environment,
     )
