@@ -20,7 +20,7 @@ def run_program(main: Callable[[Sequence[str]], None]) -> None:
             fail(f"{_one_line(error)} ({argv[0].rsplit('/', 1)[-1]} --helpshort lists the flags)")
 
     def guarded(argv: Sequence[str]) -> None:
-        if flags.FLAGS["verbosity"].using_default:
+        if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.ERROR)  # orbax reports each of its internal steps as information
         try:
             if len(argv) > 1:
