@@ -71,17 +71,14 @@ def _merge(section: str, defaults: Mapping[str, Any], changes: Mapping[str, Any]
 
 def learner_module(algorithm: str) -> Any:
     """Return the module of `mathai.learners` that holds an algorithm."""
-    names = {module.name for module in pkgutil.iter_modules(mathai.learners.__path__)}
-    candidates = {name: importlib.import_module(f"mathai.learners.{name}") for name in names}
-    learners = sorted(
-        name for name, module in candidates.items() if hasattr(module, "Config") and hasattr(module, "make")
-    )
+    helpers = {"base", "environments", "policies"}
+    learners = sorted({module.name for module in pkgutil.iter_modules(mathai.learners.__path__)} - helpers)
     if algorithm not in learners:
         raise UserError(
             f"algorithm {algorithm!r} is unknown{did_you_mean(algorithm, learners)}; "
             f"the learners are {', '.join(learners)}."
         )
-    return candidates[algorithm]
+    return importlib.import_module(f"mathai.learners.{algorithm}")
 
 
 def learner_config(config: ml_collections.ConfigDict) -> Any:
@@ -90,9 +87,9 @@ def learner_config(config: ml_collections.ConfigDict) -> Any:
 
 
 def did_you_mean(name: str, known: Any) -> str:
-    """Return `; did you mean …?`, or nothing where nothing is close."""
+    """Return ` (did you mean …?)`, or nothing where nothing is close."""
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Errors written for the person at the terminal."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -16,8 +17,8 @@ def run_program(main: Callable[[Sequence[str]], None]) -> None:
     def parse(argv: Sequence[str]) -> list[str]:
         try:
             return flags.FLAGS(list(argv))
-        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
-            fail(f"{_one_line(error)} ({argv[0].rsplit('/', 1)[-1]} --helpshort lists the flags)")
+        except (flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+            fail(f"{one_line(error)} (--helpshort lists the flags)")
 
     def guarded(argv: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
@@ -40,6 +41,13 @@ def fail(message: str) -> None:
     sys.exit(1)
 
 
-def _one_line(error: BaseException) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+def one_line(error: BaseException) -> str:
+    """Say in one line what an error of absl, ml_collections or the file system says in several."""
+    text = str(error)
+    misspelt = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text)
+    if misspelt:
+        return f"the config has no field {misspelt[2]!r} (did you mean {misspelt[1]!r}?)"
+    unreadable = re.search(r"\[Errno \d+\] (.*)", text)
+    if unreadable:
+        return f"the config file cannot be read: {unreadable[1]}"
     return " ".join(text.split()) or type(error).__name__

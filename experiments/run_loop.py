@@ -103,8 +103,11 @@ def evaluation_keys(programs: Programs, step: int, seed: int = 0) -> jax.Array:
     return jax.vmap(derive)(programs.keys) if programs.keys.ndim else derive(programs.keys)
 
 
-def check_schedule(run: Any) -> None:
-    """Raise a `UserError` where the run's intervals do not fit its chunks."""
+def validate(task: Task, run: Any) -> None:
+    """Raise a `UserError` for whatever would end the run later, without computing anything.
+
+    The intervals must fit the chunks, the learner must trace, and the best metric must be one of evaluation's.
+    """
     if run.updates_per_chunk < 1:
         raise UserError(f"config.run.updates_per_chunk is {run.updates_per_chunk}; it must be at least 1.")
     for name in ("evaluate_every", "checkpoint_every"):
@@ -117,11 +120,22 @@ def check_schedule(run: Any) -> None:
         raise UserError(f"config.run.best_mode is {run.best_mode!r}; it must be 'max' or 'min'.")
     if run.keep_checkpoints < 1:
         raise UserError(f"config.run.keep_checkpoints is {run.keep_checkpoints}; it must be at least 1.")
+    try:
+        key = jax.random.key(0)
+        state = jax.eval_shape(task.learner.init, key)
+        jax.eval_shape(task.learner.update, state, None)
+        names = sorted(jax.eval_shape(task.learner.evaluate, key, state))
+    except ValueError as error:
+        raise UserError(" ".join(str(error).split())) from error
+    if run.best_metric not in names:
+        raise UserError(
+            f"config.run.best_metric is {run.best_metric!r}{did_you_mean(run.best_metric, names)}; "
+            f"evaluation gives {', '.join(names)}."
+        )
 
 
 def run(task: Task, run_config: Any, workdir: pathlib.Path, num_seeds: int | None, *, profile: bool = False) -> Outcome:
     """Run a task in a workdir from its last checkpoint to its end, or until a signal asks to stop."""
-    check_schedule(run_config)
     stop = StopSignal()
     programs = make_programs(task, run_config.seed, num_seeds)
     checkpoints = Checkpoints(workdir, keep=run_config.keep_checkpoints, best_mode=run_config.best_mode)
@@ -203,12 +217,6 @@ class _Run:
 
     def _compile(self, step: int, state: PyTree) -> tuple[dict[int, Any], Any]:
         programs = self._programs
-        names = sorted(jax.eval_shape(programs.evaluate, programs.keys, state))
-        if self._config.best_metric not in names:
-            raise UserError(
-                f"config.run.best_metric is {self._config.best_metric!r}"
-                f"{did_you_mean(self._config.best_metric, names)}; evaluation gives {', '.join(names)}."
-            )
         chunks = {length: programs.chunk.lower(state, length).compile() for length in set(self._lengths(step))}
         return chunks, programs.evaluate.lower(evaluation_keys(programs, step), state).compile()
 

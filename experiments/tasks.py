@@ -3,9 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-import gymnax
 import ml_collections
-from gymnax.registration import registered_envs
 
 from experiments.configuration import did_you_mean, learner_config, learner_module
 from experiments.errors import UserError
@@ -44,6 +42,9 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
 
 
 def _environment(name: str, params: dict[str, Any]) -> tuple[Any, Any]:
+    import gymnax  # here, because importing it starts JAX's backend, and flags must be able to choose which
+    from gymnax.registration import registered_envs
+
     if name not in registered_envs:
         raise UserError(
             f"environment {name!r} is unknown{did_you_mean(name, registered_envs)}; "

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from experiments import pictures, progress, run_loop
 from experiments.configuration import as_json, provenance
-from experiments.errors import UserError, run_program
+from experiments.errors import UserError, one_line, run_program
 from experiments.statistics import summarize
 from experiments.tasks import Task, make_task
 from experiments.workdir import SUMMARY, begin, claim, write_json
@@ -32,9 +32,9 @@ def main(argv: list[str]) -> None:
     """Run what the flags say."""
     del argv
     demand_platform(PLATFORM.value)
-    config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
+    config, workdir = _config(), pathlib.Path(WORKDIR.value)
     task = make_task(config)
-    run_loop.check_schedule(config.run)
+    run_loop.validate(task, config.run)
     num_seeds = SEEDS.value if SEEDS.value > 1 else None
     with claim(workdir):
         warnings = begin(workdir, {**as_json(config), "seeds": SEEDS.value}, provenance(), overwrite=OVERWRITE.value)
@@ -52,19 +52,32 @@ def main(argv: list[str]) -> None:
             progress.say("stopped", f"at update {outcome.step} of {task.num_updates}; the same command resumes")
 
 
-def demand_platform(platform: str) -> None:
-    """Select the platform that a flag demands, and check that JAX has a device at all."""
+def _config():
+    config = CONFIG.value
     try:
-        if platform != "any":
-            jax.config.update("jax_platforms", {"gpu": "cuda,rocm"}.get(platform, platform))
-        jax.devices()
+        config.algorithm  # noqa: B018  a config that failed to load raises when it is first read
+    except Exception as error:
+        reason = error.__cause__ or error
+        if isinstance(reason, (OSError, UserError)):
+            raise UserError(one_line(reason)) from error
+        raise
+    return config
+
+
+def demand_platform(platform: str) -> None:
+    """Check that JAX computes where a flag demands it."""
+    try:
+        if platform == "cpu":
+            jax.config.update("jax_platforms", "cpu")
+        found = jax.default_backend()
     except RuntimeError as error:
-        wanted = f"--platform={platform} was demanded, but" if platform != "any" else "no device:"
-        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"JAX finds no device: {' '.join(str(error).split())[:200]}") from error
+    if platform not in ("any", found):
+        extra = {"gpu": "mathai[cuda]", "tpu": "mathai[tpu]"}.get(platform)
         raise UserError(
-            f"{wanted} JAX finds none ({reason}). "
-            "Install the extra for it (mathai[cuda] or mathai[tpu]), or use --platform=cpu."
-        ) from error
+            f"--platform={platform} was demanded, but JAX finds only {found}. "
+            f"Install {extra} on a machine that has one, or leave --platform out."
+        )
 
 
 def finish(config, task: Task, workdir: pathlib.Path, outcome: run_loop.Outcome) -> None:

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from gymnax.environments import spaces
-from gymnax.environments.environment import Environment
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from mathai.learners.base import Metrics, PRNGKey
@@ -50,6 +48,8 @@ class Environments(NamedTuple):
 
 def make_environments(env: Any, env_params: Any, num_envs: int) -> Environments:
     """Return `num_envs` copies of a gymnax environment, or of a wrapper around one."""
+    from gymnax.environments.environment import Environment  # here, because importing gymnax starts JAX's backend
+
     if isinstance(env, Environment) and type(env).step is Environment.step:
         return _raw_environments(env, env_params, num_envs)
     return _wrapped_environments(env, env_params, num_envs)
@@ -121,9 +121,12 @@ def observation_features(space: Any) -> Callable[[Array], Float[Array, "..."]]:
     Raises:
       ValueError: a space that is neither a `Box` nor `Discrete`.
 
+    >>> from gymnax.environments import spaces
     >>> observation_features(spaces.Box(0.0, 1.0, (2, 3)))(jnp.zeros((5, 7, 2, 3), bool)).shape
     (5, 7, 6)
     """
+    from gymnax.environments import spaces  # here, because importing gymnax starts JAX's backend
+
     if isinstance(space, spaces.Discrete):
         return lambda x: jax.nn.one_hot(x, int(space.n), dtype=jnp.float32)
     if isinstance(space, spaces.Box):

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from gymnax.environments import spaces
 from jaxtyping import Array
 
 from mathai.learners.base import PRNGKey
@@ -42,15 +41,18 @@ class Policy(NamedTuple):
     to_environment: Callable[[Array], Array]
 
 
-def for_action_space(space: spaces.Space) -> Policy:
+def for_action_space(space: Any) -> Policy:
     """Return the policy for an action space: `Discrete` gives categories, a `Box` of one axis a Gaussian.
 
     Raises:
       ValueError: any other space.
 
+    >>> from gymnax.environments import spaces
     >>> for_action_space(spaces.Discrete(3)).sample(jnp.array([0.0, 9.0, 0.0]), jnp.zeros(3))
     Array(1, dtype=int32)
     """
+    from gymnax.environments import spaces  # here, because importing gymnax starts JAX's backend
+
     if isinstance(space, spaces.Discrete):
         return _categorical(int(space.n))
     if isinstance(space, spaces.Box) and len(space.shape) <= 1:
