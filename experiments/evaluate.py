@@ -17,24 +17,29 @@ from experiments.statistics import summarize
 from experiments.tasks import make_task
 from experiments.workdir import CONFIG, read_json
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The workdir of a run.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last, or the update of a checkpoint.")
-SEED = flags.DEFINE_integer("seed", 1, "Seed of the evaluation's randomness.", lower_bound=0)
-flags.mark_flags_as_required(["workdir"])
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Define the flags of this program."""
+    flags.DEFINE_string("workdir", None, "The workdir of a run.")
+    flags.DEFINE_string("checkpoint", "best", "best, last, or the update of a checkpoint.")
+    flags.DEFINE_integer("seed", 1, "Seed of the evaluation's randomness.", lower_bound=0)
+    flags.mark_flags_as_required(["workdir"])
 
 
 def main(argv: list[str]) -> None:
     """Load, evaluate, print."""
     del argv
-    workdir = pathlib.Path(WORKDIR.value)
+    workdir = pathlib.Path(FLAGS.workdir)
     stored = read_json(workdir / CONFIG)["config"]
     num_seeds = stored.pop("seeds")
     config = from_json(stored)
     programs = run_loop.make_programs(make_task(config), config.run.seed, num_seeds if num_seeds > 1 else None)
     checkpoints = Checkpoints(workdir, keep=config.run.keep_checkpoints, best_mode=config.run.best_mode, read_only=True)
-    step = choose(checkpoints, CHECKPOINT.value, workdir)
+    step = choose(checkpoints, FLAGS.checkpoint, workdir)
     state = checkpoints.restore(step, jax.eval_shape(programs.init, programs.keys))
-    metrics = jax.device_get(programs.evaluate(run_loop.evaluation_keys(programs, step, SEED.value), state))
+    metrics = jax.device_get(programs.evaluate(run_loop.evaluation_keys(programs, step, FLAGS.seed), state))
     progress.say("checkpoint", f"update {step} of {workdir}")
     for name, values in sorted(metrics.items()):
         score = summarize(values)
@@ -63,4 +68,5 @@ def choose(checkpoints: Checkpoints, which: str, workdir: pathlib.Path) -> int:
 
 
 if __name__ == "__main__":
+    define_flags()
     run_program(main)

@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import EngFormatter
 
 from experiments import metrics
 from experiments.statistics import bootstrap_interval, interquartile_mean
@@ -35,6 +36,7 @@ def learning_curve(workdir: pathlib.Path, metric: str, title: str) -> pathlib.Pa
         plt.close(figure)
         return None
     axes.set_xlabel({"env_steps": "environment steps (per seed)", "step": "updates"}[axis])
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_ylabel(metric.replace("_", " "))
     axes.set_title(title)
     axes.grid(alpha=0.3)

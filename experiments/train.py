@@ -19,25 +19,30 @@ from experiments.statistics import summarize
 from experiments.tasks import Task, make_task
 from experiments.workdir import SUMMARY, begin, claim, write_json
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with get_config().", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "Where the run keeps its files; created if it is missing.")
-SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds to train in one compiled program.", lower_bound=1)
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove the run that the workdir holds, and start anew.")
-PLATFORM = flags.DEFINE_enum("platform", "any", ["any", "cpu", "gpu", "tpu"], "The device to demand.")
-PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of the first chunk of updates to the workdir.")
-flags.mark_flags_as_required(["config", "workdir"])
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Define the flags of this program."""
+    config_flags.DEFINE_config_file("config", None, "A file of configs/, with get_config().", lock_config=True)
+    flags.DEFINE_string("workdir", None, "Where the run keeps its files; created if it is missing.")
+    flags.DEFINE_integer("seeds", 1, "Seeds to train in one compiled program.", lower_bound=1)
+    flags.DEFINE_bool("overwrite", False, "Remove the run that the workdir holds, and start anew.")
+    flags.DEFINE_enum("platform", "any", ["any", "cpu", "gpu", "tpu"], "The device to demand.")
+    flags.DEFINE_bool("profile", False, "Write a trace of the first chunk of updates to the workdir.")
+    flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv: list[str]) -> None:
     """Run what the flags say."""
     del argv
-    demand_platform(PLATFORM.value)
-    config, workdir = _config(), pathlib.Path(WORKDIR.value)
+    demand_platform(FLAGS.platform)
+    config, workdir = _config(), pathlib.Path(FLAGS.workdir)
     task = make_task(config)
     run_loop.validate(task, config.run)
-    num_seeds = SEEDS.value if SEEDS.value > 1 else None
+    num_seeds = FLAGS.seeds if FLAGS.seeds > 1 else None
     with claim(workdir):
-        warnings = begin(workdir, {**as_json(config), "seeds": SEEDS.value}, provenance(), overwrite=OVERWRITE.value)
+        warnings = begin(workdir, {**as_json(config), "seeds": FLAGS.seeds}, provenance(), overwrite=FLAGS.overwrite)
         device = jax.devices()[0]
         progress.say("run", f"{workdir}: {config.algorithm} on {config.environment}, {task.num_updates} updates")
         progress.say(
@@ -45,7 +50,7 @@ def main(argv: list[str]) -> None:
         )
         for warning in warnings:
             progress.say("warning", f"{warning}: results may differ in the last bits")
-        outcome = run_loop.run(task, config.run, workdir, num_seeds, profile=PROFILE.value)
+        outcome = run_loop.run(task, config.run, workdir, num_seeds, profile=FLAGS.profile)
         if outcome.finished:
             finish(config, task, workdir, outcome)
         else:
@@ -53,7 +58,7 @@ def main(argv: list[str]) -> None:
 
 
 def _config():
-    config = CONFIG.value
+    config = FLAGS.config
     try:
         config.algorithm  # noqa: B018  a config that failed to load raises when it is first read
     except Exception as error:
@@ -89,7 +94,7 @@ def finish(config, task: Task, workdir: pathlib.Path, outcome: run_loop.Outcome)
             "algorithm": config.algorithm,
             "environment": config.environment,
             "updates": outcome.step,
-            "seeds": SEEDS.value,
+            "seeds": FLAGS.seeds,
             "evaluation": evaluation,
             "this_process": {
                 "updates": outcome.updates,
@@ -107,9 +112,9 @@ def finish(config, task: Task, workdir: pathlib.Path, outcome: run_loop.Outcome)
     score = evaluation[metric]
     low, high = score["interval_95"]
     text = f"evaluation {metric} {score['mean']:.2f}"
-    if SEEDS.value > 1:
+    if FLAGS.seeds > 1:
         text = (
-            f"evaluation {metric}, {SEEDS.value} seeds: interquartile mean {score['interquartile_mean']:.2f}, "
+            f"evaluation {metric}, {FLAGS.seeds} seeds: interquartile mean {score['interquartile_mean']:.2f}, "
             f"95 % interval {low:.2f} to {high:.2f}, worst {np.min(score['per_seed']):.2f}"
         )
     progress.say("result", text)
@@ -117,11 +122,12 @@ def finish(config, task: Task, workdir: pathlib.Path, outcome: run_loop.Outcome)
 
 
 def _speed(config, outcome: run_loop.Outcome) -> str:
-    steps = config.learner.get("num_envs", 0) * config.learner.get("num_steps", 0) * outcome.updates * SEEDS.value
+    steps = config.learner.get("num_envs", 0) * config.learner.get("num_steps", 0) * outcome.updates * FLAGS.seeds
     return (
         f" ({steps / outcome.seconds:,.0f} environment steps/s, evaluation and checkpoints included)" if steps else ""
     )
 
 
 if __name__ == "__main__":
+    define_flags()
     run_program(main)

@@ -1,0 +1,1 @@
+"""Other projects' programs, made to run beside ours in one process."""
