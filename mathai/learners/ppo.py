@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from mathai.learners import policies
@@ -150,12 +151,11 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
     )
     features = observation_features(env.observation_space(env_params))
     environments = make_environments(env, env_params, config.num_envs)
-    gradient_steps = config.num_epochs * config.num_minibatches
     optimizer = adam(
         config.learning_rate,
         max_gradient_norm=config.max_gradient_norm,
         schedule="linear" if config.anneal_learning_rate else "constant",
-        num_steps=config.num_updates * gradient_steps,
+        num_steps=config.num_updates * config.num_epochs * config.num_minibatches,
         epsilon=1e-5,
         flatten=True,
     )
@@ -199,24 +199,36 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
             observation=observation, env_state=env_state, episodes=episodes, env_steps=env_steps
         ), rollout
 
-    def samples_of(params: PyTree, rollout: Rollout) -> Sample:
+    def samples_of(params: PyTree, rollout: Rollout, last_observation: Array) -> Sample:
         """Advantages, targets and old log-probabilities, each in one pass over the whole rollout."""
-        v_tm1, v_t = value_of(params, jnp.stack([rollout.observation_tm1, rollout.observation_t]))
-        ended_t = rollout.terminated_t if config.bootstrap_on_truncation else rollout.terminated_t | rollout.truncated_t
-        discount_t = config.discount * (1.0 - ended_t)
+        values = value_of(params, jnp.concatenate([rollout.observation_tm1, last_observation[None]]))
+        v_tm1, v_t = values[:-1], values[1:]  # v_t is wrong where an episode ended, and matters where it was cut
+        ended_t = rollout.terminated_t
+        if config.bootstrap_on_truncation:
+            v_t = jax.lax.cond(
+                jnp.any(rollout.truncated_t),
+                lambda: jnp.where(rollout.truncated_t, value_of(params, rollout.observation_t), v_t),
+                lambda: v_t,
+            )
+        else:
+            ended_t |= rollout.truncated_t
         advantage = generalized_advantage_estimation(
-            rollout.reward_t, discount_t, v_tm1, v_t, config.gae_lambda, truncation_t=rollout.truncated_t
+            rollout.reward_t,
+            config.discount * (1.0 - ended_t),
+            v_tm1,
+            v_t,
+            config.gae_lambda,
+            truncation_t=rollout.truncated_t,
         )
         log_prob = policy.log_probability(rollout.head_tm1, rollout.action_tm1)
         sample = Sample(rollout.observation_tm1, rollout.action_tm1, log_prob, v_tm1, advantage, advantage + v_tm1)
         return jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:]), sample)
 
-    def loss(params: PyTree, sample: Sample) -> tuple[Array, Metrics]:
-        head, value = head_and_value_of(params, sample.observation)
+    def objective(head: Any, value: Array, sample: Sample) -> tuple[Array, Metrics]:
+        """The loss of one minibatch as a function of what the network gave for it, and the terms to watch."""
         log_ratio = policy.log_probability(head, sample.action) - sample.old_log_prob
         ratio = formulas.probability_ratio(log_ratio, jnp.zeros_like(log_ratio))
-        advantage = (sample.advantage - jnp.mean(sample.advantage)) / (jnp.std(sample.advantage) + 1e-8)
-        policy_loss = formulas.clipped_surrogate_loss(ratio, advantage, epsilon=config.clip_epsilon)
+        policy_loss = formulas.clipped_surrogate_loss(ratio, sample.advantage, epsilon=config.clip_epsilon)
         value_loss = jnp.mean(
             formulas.clipped_value_loss(value, sample.old_value, sample.target, epsilon=config.clip_epsilon)
         )
@@ -230,24 +242,35 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
             "clip_fraction": jnp.mean(jnp.abs(ratio - 1.0) > config.clip_epsilon),
         }
 
-    def improve(carry, indices, samples: Sample):
+    def loss(params: PyTree, sample: Sample) -> tuple[Array, tuple[Any, Array]]:
+        head, value = head_and_value_of(params, sample.observation)
+        return objective(head, value, sample)[0], (head, value)
+
+    def improve(carry, minibatch: Sample):
+        """One gradient update. It is called many times, and on small networks each operation counts."""
         params, optimizer_state = carry
-        minibatch = jax.tree.map(lambda x: x[indices], samples)
-        gradients, metrics = jax.grad(loss, has_aux=True)(params, minibatch)
+        gradients, outputs = jax.grad(loss, has_aux=True)(params, minibatch)
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
-        metrics["gradient_norm"] = optax.global_norm(gradients)
-        return (optax.apply_updates(params, updates), optimizer_state), metrics
+        gradient_norm = optax.global_norm(ravel_pytree(gradients)[0])  # of the vector that the optimizer joins, too
+        return (optax.apply_updates(params, updates), optimizer_state), (outputs, gradient_norm)
+
+    def run_epoch(carry, order: Int[Array, "samples"], samples: Sample):
+        """One pass over the rollout in random order; what is not recurrent is done for all minibatches at once."""
+        minibatches = jax.tree.map(lambda x: x[order].reshape((config.num_minibatches, -1) + x.shape[1:]), samples)
+        minibatches = minibatches._replace(advantage=_normalize(minibatches.advantage))
+        carry, (outputs, gradient_norm) = jax.lax.scan(improve, carry, minibatches)
+        _, metrics = jax.vmap(objective)(outputs[0], outputs[1], minibatches)
+        return carry, jax.tree.map(jnp.mean, {**metrics, "gradient_norm": gradient_norm})
 
     def update(state: State, batch: None = None) -> tuple[State, Metrics]:
         del batch  # the state makes its own data
         key, rollout_key, shuffle_key = jax.random.split(state.key, 3)
         state, rollout = roll_out(state, rollout_key)
-        samples = samples_of(state.params, rollout)
-        order = permutations(shuffle_key, config.num_epochs, config.num_steps * config.num_envs)
+        samples = samples_of(state.params, rollout, state.observation)
         (params, optimizer_state), metrics = jax.lax.scan(
-            lambda carry, indices: improve(carry, indices, samples),
+            lambda carry, order: run_epoch(carry, order, samples),
             (state.params, state.optimizer),
-            order.reshape(gradient_steps, -1),
+            permutations(shuffle_key, config.num_epochs, config.num_steps * config.num_envs),
         )
         metrics = jax.tree.map(jnp.mean, metrics)
         metrics["explained_variance"] = _explained_variance(samples.old_value, samples.target)
@@ -287,6 +310,12 @@ def _check(config: Config) -> None:
             f"ppo: num_minibatches = {config.num_minibatches} does not divide the rollout of num_envs * num_steps = "
             f"{config.num_envs} * {config.num_steps} = {rollout} samples; choose a divisor of {rollout}."
         )
+
+
+def _normalize(advantage: Float[Array, "minibatches samples"]) -> Float[Array, "minibatches samples"]:
+    """Mean 0 and standard deviation 1 within each minibatch."""
+    centred = advantage - jnp.mean(advantage, axis=1, keepdims=True)
+    return centred / (jnp.std(advantage, axis=1, keepdims=True) + 1e-8)
 
 
 def _explained_variance(prediction: Array, target: Array) -> Float[Array, ""]:

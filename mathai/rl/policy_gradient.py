@@ -12,7 +12,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Integer, Real
 
-from mathai.rl.returns import _per_step, _promote, discounted_returns
+from mathai.rl._arrays import mean_where, per_step, promote
+from mathai.rl.returns import discounted_returns
 
 
 def log_probability(
@@ -121,8 +122,8 @@ def policy_gradient_loss(
         chex.assert_equal_shape([a_t, where])
         chex.assert_equal_shape_prefix([logits_t, a_t], a_t.ndim)
         logits_t = jnp.where(jnp.expand_dims(where, -1), logits_t, 0)  # masked before, for the sake of gradients
-    (z_t, adv_t), dtype = _promote(logits_t, adv_t)
-    return _mean(-lax.stop_gradient(adv_t) * log_probability(z_t, a_t), where).astype(dtype)
+    (z_t, adv_t), dtype = promote(logits_t, adv_t)
+    return mean_where(-lax.stop_gradient(adv_t) * log_probability(z_t, a_t), where).astype(dtype)
 
 
 def reinforce_loss(
@@ -167,9 +168,9 @@ def reinforce_loss(
     """
     _check_float(logits_t)
     baseline_t = jnp.zeros_like(r_t) if baseline_t is None else baseline_t
-    (logits_t, r_t, baseline_t), dtype = _promote(logits_t, r_t, baseline_t)
+    (logits_t, r_t, baseline_t), dtype = promote(logits_t, r_t, baseline_t)
     chex.assert_equal_shape([r_t, baseline_t])
-    discount_t = _per_step(discount, r_t)
+    discount_t = per_step(discount, r_t)
     if where is not None:
         where = jnp.asarray(where, bool)
         chex.assert_equal_shape([r_t, where])
@@ -207,7 +208,7 @@ def gaussian_log_probability(
     >>> gaussian_log_probability(jnp.zeros((2, 1)), jnp.zeros(1), jnp.array([[0.0], [1.0]]))
     Array([-0.9189385, -1.4189385], dtype=float32)
     """
-    (mean, log_std, action), dtype = _promote(mean, log_std, action)
+    (mean, log_std, action), dtype = promote(mean, log_std, action)
     chex.assert_equal_shape([mean, action])
     if log_std.ndim == 1:
         chex.assert_shape(log_std, mean.shape[-1:])
@@ -234,7 +235,7 @@ def gaussian_entropy(log_std: Float[ArrayLike, "*batch D"]) -> Float[Array, "*ba
     >>> gaussian_entropy(jnp.zeros(2))
     Array(2.837877, dtype=float32)
     """
-    (log_std,), dtype = _promote(log_std)
+    (log_std,), dtype = promote(log_std)
     return jnp.sum(log_std + 0.5 * math.log(2 * math.pi * math.e), axis=-1).astype(dtype)
 
 
@@ -252,17 +253,10 @@ def _one_hot(action, num_actions):
 def _normalized(logits):
     """Logits z shifted so that their maximum is 0, π = softmax z and log Σ exp z; a row of −inf stays, with π = 0."""
     _check_float(logits)
-    (z,), dtype = _promote(logits)
+    (z,), dtype = promote(logits)
     maximum = lax.stop_gradient(jnp.max(z, axis=-1, keepdims=True))
     z = z - jnp.where(jnp.isneginf(maximum), 0, maximum)
     weights = jnp.exp(z)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     total = jnp.where(total == 0, 1, total)
     return z, weights / total, jnp.squeeze(jnp.log(total), -1), dtype
-
-
-def _mean(losses, where):
-    """The mean over the elements `where`, or over all; 0 if there are none."""
-    if where is None:
-        return jnp.sum(losses) / max(losses.size, 1)
-    return jnp.sum(jnp.where(where, losses, 0)) / jnp.maximum(jnp.sum(where), 1).astype(losses.dtype)

@@ -13,8 +13,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
-from mathai.rl.policy_gradient import _mean
-from mathai.rl.returns import _promote
+from mathai.rl._arrays import mean_where, promote
 
 
 def probability_ratio(
@@ -44,7 +43,7 @@ def probability_ratio(
     >>> probability_ratio(jnp.log(jnp.array([0.5, 0.3])), jnp.log(jnp.array([0.25, 0.3])))
     Array([2., 1.], dtype=float32)
     """
-    (log_prob, old_log_prob), dtype = _promote(log_prob, old_log_prob)
+    (log_prob, old_log_prob), dtype = promote(log_prob, old_log_prob)
     chex.assert_equal_shape([log_prob, old_log_prob])
     return jnp.exp(log_prob - lax.stop_gradient(old_log_prob)).astype(dtype)
 
@@ -81,7 +80,7 @@ def clipped_surrogate_loss(
     >>> clipped_surrogate_loss(jnp.array([2.0, 1.5]), jnp.array([1.0, -2.0]), epsilon=0.25)
     Array(0.875, dtype=float32)
     """
-    (ratio_t, adv_t), dtype = _promote(ratio_t, adv_t)
+    (ratio_t, adv_t), dtype = promote(ratio_t, adv_t)
     chex.assert_equal_shape([ratio_t, adv_t])
     if where is not None:
         where = jnp.asarray(where, bool)
@@ -95,7 +94,7 @@ def clipped_surrogate_loss(
     above = (ratio_t > 1 + epsilon) & (adv_t >= 0)
     below = (ratio_t < 1 - epsilon) & (adv_t <= 0)
     clipped_t = jnp.where(above, 1 + epsilon, jnp.where(below, 1 - epsilon, ratio_t))
-    return _mean(-clipped_t * adv_t, where).astype(dtype)
+    return mean_where(-clipped_t * adv_t, where).astype(dtype)
 
 
 def clipped_value_loss(
@@ -131,7 +130,7 @@ def clipped_value_loss(
     >>> clipped_value_loss(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0]), jnp.array([2.0, 4.0]), epsilon=0.5)
     Array([0.5  , 3.125], dtype=float32)
     """
-    (value, old_value, target), dtype = _promote(value, old_value, target)
+    (value, old_value, target), dtype = promote(value, old_value, target)
     chex.assert_equal_shape([value, old_value, target])
     old_value, target = lax.stop_gradient((old_value, target))
     epsilon = jnp.asarray(epsilon, value.dtype)
@@ -162,7 +161,7 @@ def approximate_kl(log_ratio: Float[ArrayLike, "*shape"]) -> Float[Array, "*shap
     >>> approximate_kl(jnp.array([0.0, 1e-4, 1.0]))
     Array([0.0000000e+00, 5.0001665e-09, 7.1828175e-01], dtype=float32)
     """
-    (log_ratio,), dtype = _promote(log_ratio)
+    (log_ratio,), dtype = promote(log_ratio)
     return _expm1_minus_identity(log_ratio).astype(dtype)
 
 

@@ -14,10 +14,11 @@ integers count as floats; hyperparameters do not widen it.
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real, Shaped
+
+from mathai.rl._arrays import per_step, promote
 
 
 def discounted_returns(
@@ -48,7 +49,7 @@ def discounted_returns(
     >>> discounted_returns(jnp.array([1.0, 2.0, 3.0]), jnp.array([0.5, 0.0, 0.5]), 8.0)
     Array([2., 2., 7.], dtype=float32)
     """
-    (r_t, discount_t, bootstrap_value), dtype = _promote(r_t, discount_t, bootstrap_value)
+    (r_t, discount_t, bootstrap_value), dtype = promote(r_t, discount_t, bootstrap_value)
     chex.assert_equal_shape([r_t, discount_t])
     if bootstrap_value.ndim:
         chex.assert_shape(bootstrap_value, r_t.shape[1:])
@@ -93,7 +94,7 @@ def n_step_returns(
     """
     if n < 1:
         raise ValueError(f"n_step_returns needs n >= 1 rewards before the bootstrap, got n = {n}")
-    (r_t, discount_t, v_t), dtype = _promote(r_t, discount_t, v_t)
+    (r_t, discount_t, v_t), dtype = promote(r_t, discount_t, v_t)
     chex.assert_equal_shape([r_t, discount_t, v_t])
     num_steps = r_t.shape[0]
     n = min(n, num_steps)
@@ -148,9 +149,9 @@ def lambda_returns(
     >>> lambda_returns(jnp.array([1.0, 2.0]), jnp.full(2, 0.5), jnp.array([10.0, 20.0]), 0.5)
     Array([ 6.5, 12. ], dtype=float32)
     """
-    (r_t, discount_t, v_t), dtype = _promote(r_t, discount_t, v_t)
+    (r_t, discount_t, v_t), dtype = promote(r_t, discount_t, v_t)
     chex.assert_equal_shape([r_t, discount_t, v_t])
-    lambda_t = _per_step(lambda_, r_t)
+    lambda_t = per_step(lambda_, r_t)
     lives = discount_t != 0
     lambda_t = jnp.where(_ends(truncation_t, r_t), 0, lambda_t)
     bootstrap_t = discount_t * _product(1 - lambda_t, jnp.where(lives, v_t, 0))
@@ -201,29 +202,13 @@ def generalized_advantage_estimation(
     >>> generalized_advantage_estimation(r_t, jnp.full(3, 0.5), v_tm1, v_t, 0.5, truncation_t=jnp.array([0, 1, 0]))
     Array([-2.,  0.,  3.], dtype=float32)
     """
-    (r_t, discount_t, v_tm1, v_t), dtype = _promote(r_t, discount_t, v_tm1, v_t)
+    (r_t, discount_t, v_tm1, v_t), dtype = promote(r_t, discount_t, v_tm1, v_t)
     chex.assert_equal_shape([r_t, discount_t, v_tm1, v_t])
-    lambda_t = _per_step(lambda_, r_t)
+    lambda_t = per_step(lambda_, r_t)
     lives = discount_t != 0
     delta_t = r_t + discount_t * jnp.where(lives, v_t, 0) - v_tm1
     weight_t = jnp.where(lives & ~_ends(truncation_t, r_t), discount_t * lambda_t, 0)
     return _backward_recursion(delta_t, weight_t, jnp.zeros(())).astype(dtype)
-
-
-def _promote(*inputs: ArrayLike) -> tuple[tuple[Array, ...], np.dtype]:
-    """The arrays in a dtype fit to accumulate in, and the dtype in which results go back."""
-    arrays = tuple(jnp.asarray(x) for x in inputs)
-    dtype = jnp.result_type(*arrays, float)
-    accumulator = jnp.promote_types(dtype, jnp.float32)
-    return tuple(x.astype(accumulator) for x in arrays), dtype
-
-
-def _per_step(parameter, r_t):
-    """A hyperparameter for each step, from a scalar or as given, in the dtype of the rewards."""
-    parameter = jnp.asarray(parameter, r_t.dtype)
-    if parameter.ndim:
-        chex.assert_equal_shape([r_t, parameter])
-    return jnp.broadcast_to(parameter, r_t.shape)
 
 
 def _ends(truncation_t, r_t):
