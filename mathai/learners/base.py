@@ -220,5 +220,5 @@ def permutations(key: PRNGKey, num: int, length: int) -> Int[Array, "num length"
     if index_bits > 12:
         return jax.vmap(lambda key: jax.random.permutation(key, length))(jax.random.split(key, num))
     low = jnp.uint32(2**index_bits - 1)
-    words = (jax.random.bits(key, (num, length)) & ~low) | jnp.arange(length, dtype=jnp.uint32)
+    words = (jax.random.bits(key, (num, length)) & ~low) | jnp.arange(length, dtype=jnp.uint32)[None]
     return (jax.lax.sort(words, dimension=1, is_stable=False) & low).astype(jnp.int32)

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from mathai.learners.base import PRNGKey
 from mathai.rl import policy_gradient
 
-Head = Any  # logits [..., actions], or (mean [..., actions], log_std [actions])
+Head = Any  # logits [..., actions], or (mean, log_std), each [..., actions]
 
 
 class Policy(NamedTuple):
@@ -81,10 +81,11 @@ def _gaussian(space: Any) -> Policy:
 
     def sample(head, noise):
         mean, log_std = head
-        return mean + jnp.exp(log_std) * noise
+        return mean + jnp.broadcast_to(jnp.exp(log_std), mean.shape) * noise
 
     def to_environment(action):
-        return jnp.clip(action.reshape(action.shape[:-1] + space.shape), low, high)
+        action = action.reshape(action.shape[:-1] + space.shape)
+        return jnp.clip(action, jnp.broadcast_to(low, action.shape), jnp.broadcast_to(high, action.shape))
 
     return Policy(
         num_actions=size,

@@ -251,7 +251,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         params, optimizer_state = carry
         gradients, outputs = jax.grad(loss, has_aux=True)(params, minibatch)
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
-        gradient_norm = optax.global_norm(ravel_pytree(gradients)[0])  # of the vector that the optimizer joins, too
+        gradient_norm = optax.tree.norm(ravel_pytree(gradients)[0])  # of the vector that the optimizer joins, too
         return (optax.apply_updates(params, updates), optimizer_state), (outputs, gradient_norm)
 
     def run_epoch(carry, order: Int[Array, "samples"], samples: Sample):

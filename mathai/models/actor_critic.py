@@ -108,7 +108,7 @@ class ActorCritic(nn.Module):
         return self._policy(hidden[0]), self._value(hidden[-1])
 
     def policy(self, observation: Float[Array, "*batch features"]):
-        """Return the policy's head alone: logits [*batch, actions], or mean [*batch, actions] and log_std [actions]."""
+        """Return the policy's head alone: logits [*batch, actions], or mean and log_std, alike."""
         return self._policy(self.torsos(observation, only=0))
 
     def value(self, observation: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
@@ -117,7 +117,7 @@ class ActorCritic(nn.Module):
 
     def _policy(self, hidden):
         output = self.policy_head(hidden)
-        return (output, self.log_std) if self.continuous else output
+        return (output, jnp.broadcast_to(self.log_std, output.shape)) if self.continuous else output
 
     def _value(self, hidden):
         return self.value_head(hidden)[..., 0]
