@@ -1,6 +1,7 @@
 """Checkpoints by orbax: the last few and the best one, each with a digest that tells whether it is whole."""
 
 import hashlib
+import json
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -10,31 +11,28 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN, PreservationPolicy
 
 from experiments.errors import UserError
+from experiments.workdir import write_json
+
+SEAL = "digests.json"
 
 
 class Checkpoints:
     """The checkpoints of one run, in `workdir/checkpoints`.
 
     Saving goes on in the background; a checkpoint appears under its step only when it is whole. One that was damaged
-    later is recognized by its digest, set aside, and the one before is used.
+    later is recognized by its digests, set aside, and the one before is used.
     """
 
     def __init__(self, workdir: pathlib.Path, *, keep: int, best_mode: str, read_only: bool = False):
         self._directory = (workdir / "checkpoints").resolve()
+        self._scores = _read_scores(self._directory)
+        self._sign = {"max": 1.0, "min": -1.0}[best_mode]
+        self._unsealed: int | None = None
         self._options = ocp.CheckpointManagerOptions(
-            best_fn=_score,
-            best_mode=best_mode,
-            preservation_policy=AnyPreservationPolicy(
-                [
-                    LatestN(keep),
-                    BestN(
-                        get_metric_fn=_score, reverse=best_mode == "min", n=1, keep_checkpoints_without_metrics=False
-                    ),
-                ]
-            ),
+            preservation_policy=AnyPreservationPolicy([LatestN(keep), _KeepStep(self.best_step)]),
             cleanup_tmp_directories=not read_only,
             create=not read_only,
             read_only=read_only,
@@ -43,20 +41,23 @@ class Checkpoints:
 
     def save(self, step: int, state: PyTree, score: float | None) -> None:
         """Begin to save a state; `score` is the metric by which the best checkpoint is kept."""
-        info = {"digest": digest(state)}
+        self._seal()
+        if score is not None:
+            self._scores[step] = score
+        info = {"digest": digest(state), "score": score}
         self._manager.save(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info)),
-            metrics=None if score is None else {"score": score},
+            step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info))
         )
+        self._unsealed = step
 
     def steps(self) -> list[int]:
         """Return the steps of all whole checkpoints, in order."""
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """Return the step of the best checkpoint, or None where none has a score."""
-        return self._manager.best_step()
+        """Return the step of the best checkpoint, the last one of equals, or None where none has a score."""
+        scored = [(self._sign * score, step) for step, score in self._scores.items()]
+        return max(scored)[1] if scored else None
 
     def restore(self, step: int, target: PyTree) -> PyTree:
         """Read one checkpoint into the structure of `target`.
@@ -64,15 +65,18 @@ class Checkpoints:
         Raises:
           UserError: it cannot be read, or is not what was written.
         """
-        try:
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(target), info=ocp.args.JsonRestore())
-            restored = self._manager.restore(step, args=items)
-            if restored.info["digest"] == digest(restored.state):
-                return restored.state
-            reason = "its digest does not match"
-        except Exception as error:  # orbax and tensorstore raise many types, and any of them means the same here
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"checkpoint {self._directory / str(step)} is corrupt: {reason}")
+        place = self._directory / str(step)
+        reason = _damage(place)
+        if reason is None:
+            try:
+                items = ocp.args.Composite(state=ocp.args.StandardRestore(target), info=ocp.args.JsonRestore())
+                restored = self._manager.restore(step, args=items)
+                if restored.info["digest"] == digest(restored.state):
+                    return restored.state
+                reason = "its digest does not match"
+            except Exception as error:  # orbax and tensorstore raise many types, and any of them means the same here
+                reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"checkpoint {place} is corrupt: {reason}")
 
     def restore_last(self, target: PyTree, report: Callable[[str], None]) -> tuple[int, PyTree] | None:
         """Read the last good checkpoint, setting aside those after it that are damaged; None where there is none.
@@ -103,12 +107,68 @@ class Checkpoints:
             shutil.rmtree(place, ignore_errors=True)
             place.parent.mkdir(exist_ok=True)
             shutil.move(self._directory / str(step), place)
+            self._scores.pop(step, None)
         self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+
+    def _seal(self) -> None:
+        """Write the digests of the files of the checkpoint that was saved last."""
+        self._manager.wait_until_finished()
+        if self._unsealed is not None:
+            place = self._directory / str(self._unsealed)
+            write_json(place / SEAL, {name: _sha(place / name) for name in _files(place)})
+            self._unsealed = None
 
     def close(self) -> None:
         """Wait until everything is saved."""
-        self._manager.wait_until_finished()
+        self._seal()
         self._manager.close()
+
+
+class _KeepStep(PreservationPolicy):
+    """Keep the step that a function names."""
+
+    def __init__(self, step: Callable[[], int | None]):
+        self._step = step
+
+    def should_preserve(self, checkpoints, *, context):
+        del context
+        return [checkpoint.step == self._step() for checkpoint in checkpoints]
+
+
+def _files(place: pathlib.Path) -> list[str]:
+    return sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file() and path.name != SEAL)
+
+
+def _sha(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _damage(place: pathlib.Path) -> str | None:
+    """Name what changed since a checkpoint was sealed; None where nothing did, or where it never was sealed.
+
+    A run that is killed before it seals its last checkpoint leaves a good one; the digest of its state decides then.
+    """
+    try:
+        sealed = json.loads((place / SEAL).read_text())
+        damaged = [name for name, sha in sealed.items() if _sha(place / name) != sha]
+    except FileNotFoundError as error:
+        return None if str(error.filename).endswith(SEAL) else f"{error.filename} is missing"
+    except (OSError, ValueError) as error:
+        return " ".join(str(error).split())
+    return f"{damaged[0]} is not what was written" if damaged else None
+
+
+def _read_scores(directory: pathlib.Path) -> dict[int, float]:
+    """Read the scores of all checkpoints that can be read."""
+    scores = {}
+    for path in directory.glob("*/info/metadata"):
+        try:
+            step, score = int(path.parents[1].name), json.loads(path.read_text())["score"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if score is not None:
+            scores[step] = score
+    return scores
 
 
 def digest(state: PyTree) -> str:
@@ -127,7 +187,3 @@ def digest(state: PyTree) -> str:
 
 def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _score(metrics: dict[str, float]) -> float:
-    return metrics["score"]

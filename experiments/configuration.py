@@ -83,7 +83,28 @@ def learner_module(algorithm: str) -> Any:
 
 def learner_config(config: ml_collections.ConfigDict) -> Any:
     """Return the frozen dataclass of hyperparameters that `config.learner` describes."""
-    return learner_module(config.algorithm).Config(**config.learner.to_dict())
+    cls = learner_module(config.algorithm).Config
+    given = config.learner.to_dict()
+    check_types("learner", given, {field.name: field.default for field in dataclasses.fields(cls)})
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+
+def check_types(section: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raise a `UserError` for a value that is not of the type of its default."""
+    for name, value in given.items():
+        default = defaults[name]
+        if isinstance(default, bool) or isinstance(value, bool):
+            fits = isinstance(default, bool) and isinstance(value, bool)
+        elif isinstance(default, float):
+            fits = isinstance(value, (int, float))
+        elif isinstance(default, (tuple, list)):
+            fits = isinstance(value, (tuple, list)) and all(isinstance(item, type(default[0])) for item in value)
+        else:
+            fits = isinstance(value, type(default))
+        if not fits:
+            raise UserError(
+                f"config.{section}.{name} is {value!r}; it must be of type {type(default).__name__}, as {default!r} is."
+            )
 
 
 def did_you_mean(name: str, known: Any) -> str:
@@ -99,12 +120,13 @@ def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def from_json(stored: Mapping[str, Any]) -> ml_collections.ConfigDict:
     """Return the config that `as_json` stored."""
-    config = ml_collections.ConfigDict(stored, convert_dict=True)
-    for name, value in config.learner.items():
-        if isinstance(value, list):
-            with config.ignore_type():
-                config.learner[name] = tuple(value)
-    return config
+
+    def tuples(value):
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+
+    return ml_collections.ConfigDict(
+        {name: tuples(value) if isinstance(value, Mapping) else value for name, value in stored.items()}
+    )
 
 
 def differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:

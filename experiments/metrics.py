@@ -41,7 +41,7 @@ def check_not_nan(metrics: Mapping[str, np.ndarray], first_step: int, advice: Ca
         (int(place[-1]), name, place[:-1])
         for name, values in metrics.items()
         if np.issubdtype(values.dtype, np.floating)
-        for place in np.argwhere(np.isnan(values))[:1]
+        for place in np.argwhere(np.isnan(values))
     ]
     if bad:
         index, name, seed = min(bad)

@@ -249,6 +249,8 @@ class _Run:
 
     def _save(self, step: int, state: PyTree) -> None:
         """Save a state whose metrics are on disk: what a resumed run does not repeat is never lost."""
+        if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)):
+            raise UserError(f"the state holds NaN at step {step}; {self._advice()}")
         self._log.flush()
         score = (self._evaluation or {}).get(self._config.best_metric)
         fresh = self._due(step, self._config.evaluate_every) and score is not None
@@ -257,4 +259,4 @@ class _Run:
     def _advice(self) -> str:
         steps = self._checkpoints.steps()
         kept = f"the last good checkpoint is update {steps[-1]}" if steps else "no checkpoint had been saved yet"
-        return f"{kept}. Lower config.learner.learning_rate, or look for what diverges."
+        return f"{kept}. Lower config.learner.learning_rate (with --overwrite), or look for what diverges."

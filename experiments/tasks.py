@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from experiments.configuration import did_you_mean, learner_config, learner_module
+from experiments.configuration import check_types, did_you_mean, learner_config, learner_module
 from experiments.errors import UserError
 from mathai.learners.base import Learner
 
@@ -55,4 +55,5 @@ def _environment(name: str, params: dict[str, Any]) -> tuple[Any, Any]:
     for field in params:
         if field not in fields:
             raise UserError(f"config.environment_params has no field {field!r}{did_you_mean(field, fields)}.")
+    check_types("environment_params", params, dataclasses.asdict(default_params))
     return env, dataclasses.replace(default_params, **params)

@@ -301,9 +301,18 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
 
 
 def _check(config: Config) -> None:
-    for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches", "num_evaluation_episodes"):
+    for name in (
+        "num_envs",
+        "num_steps",
+        "num_epochs",
+        "num_minibatches",
+        "num_evaluation_episodes",
+        "max_evaluation_steps",
+    ):
         if getattr(config, name) < 1:
             raise ValueError(f"ppo: {name} is {getattr(config, name)}; it must be at least 1.")
+    if any(size < 1 for size in config.hidden_sizes):
+        raise ValueError(f"ppo: hidden_sizes is {config.hidden_sizes}; every width must be at least 1.")
     rollout = config.num_envs * config.num_steps
     if rollout % config.num_minibatches:
         raise ValueError(
