@@ -63,8 +63,12 @@ class StopSignal:
 
     def __init__(self):
         self.name: str | None = None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def release(self) -> None:
+        """Give the signals back their handlers."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: Any) -> None:
         del frame
@@ -144,6 +148,7 @@ def run(task: Task, run_config: Any, workdir: pathlib.Path, num_seeds: int | Non
         return _Run(task, run_config, workdir, programs, checkpoints, stop, profile).go(step, state)
     finally:
         checkpoints.close()
+        stop.release()
 
 
 def _start(programs: Programs, checkpoints: Checkpoints) -> tuple[int, PyTree]:

@@ -97,7 +97,8 @@ def adam(
         many and small; not with `mask`, nor with leaves of several dtypes.
 
     Raises:
-      ValueError: an unknown schedule, a schedule without `num_steps`, or `flatten` with `mask`.
+      ValueError: an unknown schedule, a schedule without `num_steps`, `flatten` with `mask`, or
+        `warmup_steps` with a function.
 
     Source:
       Kingma & Ba (2015), Adam, algorithm 1; Loshchilov & Hutter (2019), Decoupled Weight Decay Regularization,
@@ -129,6 +130,8 @@ def _schedule(schedule: str | Schedule, num_steps: int | None, warmup_steps: int
         "cosine": lambda fraction: 0.5 * (1.0 + jnp.cos(jnp.pi * fraction)),
     }
     if callable(schedule):
+        if warmup_steps:
+            raise ValueError("adam: a schedule that is a function does its own warm-up; leave warmup_steps out.")
         return schedule
     if schedule not in shapes:
         raise ValueError(f"adam: schedule {schedule!r} is unknown; use a function or one of {', '.join(shapes)}.")

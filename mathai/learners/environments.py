@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from mathai.learners.base import Metrics, PRNGKey
 
+RESETS_AT_ONCE = 256  # on a CPU, more would make XLA split each tiny kernel over threads, at a loss
+
 
 class Step(NamedTuple):
     """What one step of `num_envs` environments gave.
@@ -50,7 +52,7 @@ def make_environments(env: Any, env_params: Any, num_envs: int) -> Environments:
     """Return `num_envs` copies of a gymnax environment, or of a wrapper around one."""
     from gymnax.environments.environment import Environment  # here, because importing gymnax starts JAX's backend
 
-    if isinstance(env, Environment) and type(env).step is Environment.step:
+    if isinstance(env, Environment) and (type(env).step, type(env).reset) == (Environment.step, Environment.reset):
         return _raw_environments(env, env_params, num_envs)
     return _wrapped_environments(env, env_params, num_envs)
 
@@ -67,7 +69,11 @@ def _raw_environments(env: Any, env_params: Any, num_envs: int) -> Environments:
     def draw_noise(key, num_steps):
         step_key, reset_key = jax.random.split(key)
         step_keys = jax.random.split(step_key, (num_steps, num_envs))
-        resets = reset_env(jax.random.split(reset_key, num_steps * num_envs), env_params)
+        resets = jax.lax.map(
+            lambda key: env.reset_env(key, env_params),
+            jax.random.split(reset_key, num_steps * num_envs),
+            batch_size=RESETS_AT_ONCE,
+        )
         return step_keys, jax.tree.map(lambda x: x.reshape((num_steps, num_envs) + x.shape[1:]), resets)
 
     def step(state, action, noise):

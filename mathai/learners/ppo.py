@@ -183,10 +183,12 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
             environments.draw_noise(env_key, config.num_steps),
         )
 
+        actor, actor_params = model.policy_alone(state.params)
+
         def step(carry, noise_t):
             observation_tm1, env_state = carry
             action_noise, env_noise = noise_t
-            head = head_of(state.params, observation_tm1)
+            head: Any = actor.apply(actor_params, features(observation_tm1), method="policy")
             action = policy.sample(head, action_noise)
             observation, env_state, outcome = environments.step(env_state, policy.to_environment(action), env_noise)
             observation_t = outcome.final_observation
@@ -254,8 +256,9 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         gradient_norm = optax.tree.norm(ravel_pytree(gradients)[0])  # of the vector that the optimizer joins, too
         return (optax.apply_updates(params, updates), optimizer_state), (outputs, gradient_norm)
 
-    def run_epoch(carry, order: Int[Array, "samples"], samples: Sample):
+    def run_epoch(carry, key: PRNGKey, samples: Sample):
         """One pass over the rollout in random order; what is not recurrent is done for all minibatches at once."""
+        (order,) = permutations(key, 1, config.num_steps * config.num_envs)
         minibatches = jax.tree.map(lambda x: x[order].reshape((config.num_minibatches, -1) + x.shape[1:]), samples)
         minibatches = minibatches._replace(advantage=_normalize(minibatches.advantage))
         carry, (outputs, gradient_norm) = jax.lax.scan(improve, carry, minibatches)
@@ -268,9 +271,9 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         state, rollout = roll_out(state, rollout_key)
         samples = samples_of(state.params, rollout, state.observation)
         (params, optimizer_state), metrics = jax.lax.scan(
-            lambda carry, order: run_epoch(carry, order, samples),
+            lambda carry, key: run_epoch(carry, key, samples),
             (state.params, state.optimizer),
-            permutations(shuffle_key, config.num_epochs, config.num_steps * config.num_envs),
+            jax.random.split(shuffle_key, config.num_epochs),
         )
         metrics = jax.tree.map(jnp.mean, metrics)
         metrics["explained_variance"] = _explained_variance(samples.old_value, samples.target)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
@@ -114,6 +114,14 @@ class ActorCritic(nn.Module):
     def value(self, observation: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
         """Return the value alone, the return expected from each observation."""
         return self._value(self.torsos(observation, only=-1))
+
+    def policy_alone(self, params: PyTree) -> tuple["ActorCritic", PyTree]:
+        """Return a model whose only torso is the policy's, and its parameters cut from those of this one.
+
+        Before a loop that acts and needs no values, this cuts the stacked weights once instead of at every step.
+        """
+        torso = jax.tree.map(lambda x: x[:1], params["params"]["torsos"])
+        return self.clone(shared_torso=True), {"params": {**params["params"], "torsos": torso}}
 
     def _policy(self, hidden):
         output = self.policy_head(hidden)

@@ -130,6 +130,9 @@ def test_a_run_stopped_at_every_chunk_ends_with_the_same_bits(tmp_path, run_chao
             self.asked += 1
             return "SIGTERM" if self.asked > 1 else None
 
+        def release(self):
+            pass
+
     monkeypatch.setattr(run_loop, "StopSignal", Impatient)
     steps = [run_chaos(tmp_path).step for _ in range(8)]
     assert steps == [4, 8, 12, 16, 20, 24, 28, 30]
