@@ -1,6 +1,9 @@
 """PPO on CartPole-v1.
 
-python -m experiments.train --config=configs/ppo_cartpole.py --workdir=runs/ppo_cartpole
+    python -m experiments.train --config=configs/ppo_cartpole.py --workdir=runs/ppo_cartpole
+
+Two x86-64 cores: 5 s of compilation, 4 s of training. Evaluation return 500 over 128 episodes after 500 000 steps
+(5 seeds in one program, 16 s: interquartile mean 500, 95 % interval 500 to 500, worst 500).
 """
 
 from experiments.configuration import make_config
