@@ -31,7 +31,7 @@ def binary_cross_entropy(
       labels: y in [0, 1], the same shape; broadcasting is an error.
 
     Returns:
-      One loss ≥ 0 per element, in the dtype of the inputs.
+      One loss ≥ 0 per element, in the first argument's dtype.
 
     Raises:
       AssertionError: the shapes differ.
@@ -78,7 +78,7 @@ def binary_cross_entropy_from_probabilities(
       labels: y in [0, 1], the same shape; broadcasting is an error.
 
     Returns:
-      One loss ≥ 0 per element, in the dtype of the inputs.
+      One loss ≥ 0 per element, in the first argument's dtype.
 
     Raises:
       AssertionError: the shapes differ.
@@ -140,7 +140,7 @@ def categorical_cross_entropy(
       where: True where a class takes part, of the logits' shape or of one that broadcasts to it.
 
     Returns:
-      One loss per example: the logits' shape without `axis`, in the dtype of the inputs.
+      One loss per example: the logits' shape without `axis`, in the logits' dtype.
 
     Raises:
       AssertionError: the shapes of logits and labels differ.

@@ -37,7 +37,7 @@ def sigmoid_focal(
       gamma: focusing exponent γ ≥ 0, a scalar.
 
     Returns:
-      One loss ≥ 0 per element, in the dtype of the inputs.
+      One loss ≥ 0 per element, in the first argument's dtype.
 
     Raises:
       AssertionError: the shapes differ.
@@ -111,7 +111,7 @@ def softmax_focal(
       axis: the axis of the classes.
 
     Returns:
-      One loss per example: the logits' shape without `axis`, in the dtype of the inputs.
+      One loss per example: the logits' shape without `axis`, in the logits' dtype.
 
     Raises:
       AssertionError: the shapes of logits and labels differ.
@@ -177,7 +177,7 @@ def _focus(miss: Array, gamma: Array, whole: int | None) -> Array:
 
 def _vanishing(zero: Array, other: Array) -> Array:
     """A product that is 0 where its first factor is, though the second be infinite."""
-    return zero * jnp.where(zero == 0, 0, other)
+    return zero * jnp.where((zero == 0) & jnp.isinf(other), 0, other)
 
 
 def _log_complement(p: Array, complement: Array) -> Array:

@@ -16,17 +16,16 @@ from jaxtyping import Array
 def upcast(*arguments: ArrayLike) -> tuple[tuple[Array, ...], DTypeLike]:
     """The arguments in one dtype of at least float32, and the dtype in which to return the result.
 
-    The first argument must be floating; the others follow it (integer or boolean labels become floats).
+    The first argument must be floating and its dtype is the result's; labels and targets follow it. Python scalars
+    have no precision of their own.
     """
     first, *rest = (jnp.asarray(argument) for argument in arguments)
     if not jnp.issubdtype(first.dtype, jnp.floating):
         raise TypeError(f"expected floating-point values, got {first.dtype}; convert with .astype(jnp.float32)")
-    dtype = first.dtype
-    for array in rest:
-        if jnp.issubdtype(array.dtype, jnp.floating):
-            dtype = jnp.promote_types(dtype, array.dtype)
-    wide = jnp.promote_types(dtype, jnp.float32)
-    return tuple(array.astype(wide) for array in (first, *rest)), dtype
+    floating = [array for array in (first, *rest) if jnp.issubdtype(array.dtype, jnp.floating)]
+    common = jnp.result_type(*floating)
+    wide = jnp.promote_types(common, jnp.float32)
+    return tuple(array.astype(wide) for array in (first, *rest)), common if first.weak_type else first.dtype
 
 
 def normalize_axis(axis: int, ndim: int) -> int:
@@ -57,7 +56,7 @@ def broadcast_mask(where: ArrayLike, shape: tuple[int, ...]) -> Array:
 
 def static_value(x: ArrayLike) -> float | None:
     """A scalar's value where it is known while tracing, otherwise None."""
-    return None if isinstance(x, jax.core.Tracer) or np.ndim(x) else np.asarray(x).item()
+    return None if isinstance(x, jax.core.Tracer) or np.ndim(x) else float(np.asarray(x).item())
 
 
 def times(factor: Array, tangent: Array | SymbolicZero) -> Array:

@@ -51,7 +51,7 @@ def _sigmoid_derivative(z: Array) -> Array:
 def _tanh(z: Array) -> Array:
     if z.dtype != jnp.float32:
         return jnp.tanh(z)
-    e = jnp.exp(-2 * jnp.abs(z))
+    e, _ = _shifted_exponential(z)
     # 1 − e cancels near 0: there the odd series, its coefficients fitted to 10⁻⁸ for |z| ≤ 0.625.
     s = z * z
     series = -0.0537353188493 + s * (0.0206262918229 - 0.00569198566288 * s)
@@ -61,10 +61,17 @@ def _tanh(z: Array) -> Array:
 
 @jax.custom_jvp
 def _tanh_derivative(z: Array) -> Array:
-    # e alone would be flushed to 0 where 4e is not: in the far tail e is scaled by e³².
+    e, scale = _shifted_exponential(z)
+    return scale * e / jnp.where(scale == 4, 1 + e * (2 + e), 1)
+
+
+def _shifted_exponential(z: Array) -> tuple[Array, Array]:
+    """(e, s) with s·e = 4e^−2|z|. In the far tail, where e^−2|z| would be flushed to 0 before 4e^−2|z|, s is small.
+
+    `_tanh`, which is 1 there, shares the exponential.
+    """
     far = jnp.abs(z) > 40
-    e = jnp.exp(jnp.where(far, 32, 0) - 2 * jnp.abs(z))
-    return jnp.where(far, 4 * math.exp(-32) * e, 4 * e / (1 + e * (2 + e)))
+    return jnp.exp(jnp.where(far, 32, 0) - 2 * jnp.abs(z)), jnp.where(far, 4 * math.exp(-32), 4)
 
 
 @jax.custom_jvp

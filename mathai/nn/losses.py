@@ -49,7 +49,7 @@ def squared_error(
       targets: y, the same shape; broadcasting is an error.
 
     Returns:
-      One loss per element, in the dtype of the inputs.
+      One loss per element, in the dtype of the predictions.
 
     Raises:
       AssertionError: the shapes differ.
@@ -78,7 +78,7 @@ def absolute_error(
       targets: y, the same shape; broadcasting is an error.
 
     Returns:
-      One loss per element, in the dtype of the inputs.
+      One loss per element, in the dtype of the predictions.
 
     Raises:
       AssertionError: the shapes differ.
@@ -114,7 +114,7 @@ def huber(
       delta: threshold δ > 0, a scalar in the units of y; differentiable.
 
     Returns:
-      One loss per element, in the dtype of the inputs.
+      One loss per element, in the dtype of the predictions.
 
     Raises:
       AssertionError: the shapes differ.
@@ -174,7 +174,7 @@ def mean_squared_error(
         NaN and has gradient 0; if everything is, the mean is 0.
 
     Returns:
-      A scalar in the dtype of the inputs.
+      A scalar in the dtype of the predictions.
 
     Raises:
       AssertionError: the shapes differ.
@@ -206,7 +206,7 @@ def mean_absolute_error(
       where: True where an element takes part, as in `mean_squared_error`.
 
     Returns:
-      A scalar in the dtype of the inputs; 0 if everything is masked.
+      A scalar in the dtype of the predictions; 0 if everything is masked.
 
     Raises:
       AssertionError: the shapes differ.
@@ -240,7 +240,7 @@ def mean_huber(
       where: True where an element takes part, as in `mean_squared_error`.
 
     Returns:
-      A scalar in the dtype of the inputs; 0 if everything is masked.
+      A scalar in the dtype of the predictions; 0 if everything is masked.
 
     Raises:
       AssertionError: the shapes differ.

@@ -342,7 +342,7 @@ def _standardize_jvp(axes, primals, tangents):
     dx = _select(mask, tangents[0])
     inverse = jax.lax.rsqrt(variance + epsilon)
     mean_dx, mean_y_dx = _mean(dx, mask, axes), _mean(y * dx, mask, axes)
-    dy = _select(mask, inverse * (dx - mean_dx - y * (mean_y_dx + 0.5 * inverse * inverse * tangents[2])))
+    dy = _select(mask, inverse * (dx - mean_dx - y * (mean_y_dx + 0.5 * inverse * tangents[2])))
     return (y, mean, variance), (dy, mean_dx, 2 * mean_y_dx / inverse)
 
 

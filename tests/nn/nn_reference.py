@@ -19,14 +19,17 @@ def reference(function, *arguments):
     return np.vectorize(lambda *xs: function(*(mp.mpf(float(x)) for x in xs)), otypes=[object])(*arguments)
 
 
-def ulps(actual, exact):
-    """|actual − exact| in units of the last place of `exact`; a result below the normal range may be flushed to 0."""
+def ulps(actual, exact, flushed=0.0):
+    """|actual − exact| in units of the last place of `exact`.
+
+    What is below `flushed`, or below the normal range, may be 0.
+    """
     actual = np.asarray(actual)
     info = np.finfo(actual.dtype)
     errors = []
     for x, y in zip(actual.ravel(), np.asarray(exact, object).ravel(), strict=True):
         y = mp.mpf(y)
-        if abs(y) < mp.mpf(float(info.tiny)):
+        if abs(y) < mp.mpf(float(info.tiny)) or (x == 0 and abs(y) < flushed):
             errors.append(0.0 if abs(float(x)) <= info.tiny else np.inf)
         else:
             unit = mp.mpf(2) ** (mp.floor(mp.log(abs(y), 2)) - info.nmant)
