@@ -12,32 +12,42 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
 
-def _shifted(z: Array, axis: int) -> tuple[Array, Array, Array, Array]:
-    """(z − max z, its rounding error, exp of their sum, where z is maximal)."""
+def exponentials(z: Array, axis: int) -> tuple[Array, Array]:
+    """(max z, exp(z − max z)); the exponential is exactly 1 at the maximum and 0 at −∞."""
     maximum = jnp.max(z, axis, keepdims=True, initial=-jnp.inf)
     difference = z - maximum
     negated = difference - z
     rounding = (z - (difference - negated)) - (maximum + negated)
     rounding = jnp.where(jnp.abs(difference) < jnp.inf, rounding, 0)
-    at_maximum = (z == maximum) & (z > -jnp.inf)
-    exponential = jnp.exp(difference) * (1 + rounding)
-    return difference, rounding, jnp.where(at_maximum, 1, jnp.where(z == -jnp.inf, 0, exponential)), at_maximum
+    exponential = jnp.minimum(jnp.exp(difference) * (1 + rounding), 1)
+    return maximum, jnp.where(z == -jnp.inf, 0, jnp.where(z == maximum, 1, exponential))
 
 
-def _others(exponential: Array, at_maximum: Array, axis: int) -> Array:
-    """Σ exp(z − max z) − 1: the sum without one maximal term, without a subtraction."""
-    terms = jnp.sum(jnp.where(at_maximum, 0, exponential), axis, keepdims=True)
-    count = jnp.sum(at_maximum.astype(exponential.dtype), axis, keepdims=True)
-    return terms + jnp.maximum(count - 1, 0)
+def differences(z: Array, maximum: Array) -> Array:
+    """Exact zeros at the maximum, z − max z elsewhere.
+
+    The barrier makes XLA compute it again instead of keeping an array: on a CPU twice as fast for large inputs.
+    """
+    z, maximum = lax.optimization_barrier((z, maximum))
+    return jnp.where(z == maximum, 0, z - maximum)
+
+
+def _others(exponential: Array, axis: int) -> Array:
+    """Σ exp(z − max z) − 1 without cancellation: the sum without the maximal term."""
+    total = jnp.sum(exponential, axis, keepdims=True)
+    # e where e < 1, 0 where e = 1: in this form XLA adds it up without keeping an array.
+    minor = jnp.minimum(exponential, (1 - exponential) * (4 / jnp.finfo(exponential.dtype).eps))
+    return jnp.where(total < 1.5, jnp.sum(minor, axis, keepdims=True), total - 1)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def softmax(z: Array, axis: int) -> Array:
     """exp(zᵢ) / Σⱼ exp(zⱼ)."""
-    exponential = _shifted(z, axis)[2]
+    _, exponential = exponentials(z, axis)
     total = jnp.sum(exponential, axis, keepdims=True)
     return exponential / jnp.where(total == 0, 1, total)
 
@@ -65,10 +75,9 @@ def tangent(y: Array, dz: Array, axis: int) -> Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def probabilities(z: Array, axis: int) -> tuple[Array, Array]:
     """(y, 1 − y), both with full relative precision."""
-    _, _, exponential, at_maximum = _shifted(z, axis)
-    others = _others(exponential, at_maximum, axis)
-    y = exponential / (1 + others)
-    return y, jnp.where(at_maximum & (others < 1), others / (1 + others), 1 - y)
+    _, exponential = exponentials(z, axis)
+    others = _others(exponential, axis)
+    return exponential / (1 + others), (others + (1 - exponential)) / (1 + others)
 
 
 @probabilities.defjvp
@@ -81,10 +90,9 @@ def _probabilities_jvp(axis, primals, tangents):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def log_softmax(z: Array, axis: int) -> Array:
     """zᵢ − log Σⱼ exp(zⱼ); the maximum's own −log1p(Σ of the others) keeps its tail."""
-    difference, rounding, exponential, at_maximum = _shifted(z, axis)
-    normalizer = jnp.log1p(_others(exponential, at_maximum, axis))
-    difference = jnp.where(at_maximum, 0, jnp.where(z == -jnp.inf, -jnp.inf, difference))
-    return difference + (rounding - normalizer)
+    maximum, exponential = exponentials(z, axis)
+    log_total = jnp.log1p(_others(exponential, axis))
+    return jnp.where(z == -jnp.inf, -jnp.inf, differences(z, maximum) - log_total)
 
 
 @log_softmax.defjvp
