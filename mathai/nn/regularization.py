@@ -1,6 +1,6 @@
 """Regularization: dropout, batch and layer normalization, weight decay.
 
-Means and variances are two-pass and accumulate in at least float32: x = (10⁴, 10⁴ + 1, 10⁴ + 2) normalizes to ±1.2247.
+Variances are two-pass and accumulate in at least float32: x = (10⁴, 10⁴ + 1, 10⁴ + 2) normalizes to ±1.2247.
 What `where` masks has no part in a statistic, may hold NaN and has gradient 0; it normalizes to 0, then scale and
 offset apply.
 """
@@ -132,7 +132,7 @@ def batch_norm(
     (x,), dtype = _numerics.upcast(x)
     axes = _numerics.normalize_axes(axes, x.ndim)
     features = tuple(axis for axis in range(x.ndim) if axis not in axes)
-    normalized, statistics = _normalize(x, where, axes, epsilon)
+    normalized, statistics = _normalize(x, where, axes, epsilon, refine=False)
     y = _affine(normalized, scale, offset, features)
     return y.astype(dtype), BatchStatistics(*(jnp.squeeze(statistic, axes) for statistic in statistics))
 
@@ -260,7 +260,7 @@ def layer_norm(
     """
     (x,), dtype = _numerics.upcast(x)
     axes = _numerics.normalize_axes(axis, x.ndim)
-    normalized, _ = _normalize(x, where, axes, epsilon)
+    normalized, _ = _normalize(x, where, axes, epsilon, refine=True)
     return _affine(normalized, scale, offset, axes).astype(dtype)
 
 
@@ -301,10 +301,12 @@ def weight_decay_penalty(
     return (0.5 * jnp.asarray(weight_decay) * squares).astype(dtype)
 
 
-def _normalize(x: Array, where: ArrayLike | None, axes: tuple[int, ...], epsilon: ArrayLike):
+def _normalize(
+    x: Array, where: ArrayLike | None, axes: tuple[int, ...], epsilon: ArrayLike, *, refine: bool
+) -> tuple[Array, tuple[Array, Array, Array]]:
     """(x − μ)/√(σ² + ε) and (μ, σ², n), the latter with the reduced axes kept."""
     mask = None if where is None else _numerics.broadcast_mask(where, x.shape)
-    normalized, mean, variance = _standardize(x, mask, jnp.asarray(epsilon, x.dtype), axes)
+    normalized, mean, variance = _standardize(x, mask, jnp.asarray(epsilon, x.dtype), axes, refine)
     count = jnp.broadcast_to(jnp.asarray(_count(x, mask, axes), x.dtype), mean.shape)
     return normalized, (mean, variance, count)
 
@@ -323,22 +325,25 @@ def _select(mask: Array | None, x: Array) -> Array:
     return x if mask is None else jnp.where(mask, x, 0)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
-def _standardize(x: Array, mask: Array | None, epsilon: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _standardize(
+    x: Array, mask: Array | None, epsilon: Array, axes: tuple[int, ...], refine: bool
+) -> tuple[Array, Array, Array]:
     x = _select(mask, x)
     mean = _mean(x, mask, axes)
     centered = _select(mask, x - mean)
-    # The mean of a large, nearly constant row is rounded; what is left of it in `centered` is small and taken out too.
-    drift = _mean(centered, mask, axes)
-    variance = jnp.maximum(_mean(jnp.square(centered), mask, axes) - jnp.square(drift), 0)
-    normalized = _select(mask, (centered - drift) * jax.lax.rsqrt(variance + epsilon))
-    return normalized, mean + drift, variance
+    if refine:
+        # The mean of a large, nearly constant row is rounded; what is left of it in `centered` is taken out. For
+        # features it costs nothing; over a batch it costs a pass, and inference knows the rounded mean only.
+        centered = _select(mask, centered - _mean(centered, mask, axes))
+    variance = _mean(jnp.square(centered), mask, axes)
+    return centered * jax.lax.rsqrt(variance + epsilon), mean, variance
 
 
 @_standardize.defjvp
-def _standardize_jvp(axes, primals, tangents):
+def _standardize_jvp(axes, refine, primals, tangents):
     x, mask, epsilon = primals
-    y, mean, variance = _standardize(x, mask, epsilon, axes)
+    y, mean, variance = _standardize(x, mask, epsilon, axes, refine)
     dx = _select(mask, tangents[0])
     inverse = jax.lax.rsqrt(variance + epsilon)
     mean_dx, mean_y_dx = _mean(dx, mask, axes), _mean(y * dx, mask, axes)
