@@ -41,7 +41,9 @@ def _others(exponential: Array, axis: int) -> Array:
     total = jnp.sum(exponential, axis, keepdims=True)
     # e where e < 1, 0 where e = 1: in this form XLA adds it up without keeping an array.
     minor = jnp.minimum(exponential, (1 - exponential) * (4 / jnp.finfo(exponential.dtype).eps))
-    return jnp.where(total < 1.5, jnp.sum(minor, axis, keepdims=True), total - 1)
+    sum_of_minor = jnp.sum(minor, axis, keepdims=True)
+    ties = jnp.maximum(jnp.round(total - sum_of_minor), 1)
+    return sum_of_minor + (ties - 1)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))

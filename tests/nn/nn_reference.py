@@ -1,7 +1,9 @@
 """High-precision references and the units in which errors are counted."""
 
+import jax
 import mpmath as mp
 import numpy as np
+from jax.test_util import check_grads
 
 mp.mp.dps = 60
 
@@ -55,3 +57,8 @@ def log_softmax(z):
     z = [mp.mpf(float(x)) for x in z]
     log_sum = mp.log(mp.fsum(mp.exp(x) for x in z))
     return [x - log_sum for x in z]
+
+
+def check_derivatives(function, arguments, order=2):
+    """Forward and reverse mode against finite differences, compiled: operation by operation it takes much longer."""
+    check_grads(jax.jit(function), arguments, order=order, modes=("fwd", "rev"))

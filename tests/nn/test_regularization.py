@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.test_util import check_grads
+from nn_reference import check_derivatives
 
 from mathai.nn import regularization
 from mathai.nn.regularization import BatchStatistics
@@ -165,10 +165,12 @@ def test_normalization_check_grads():
     weights = np.sin(np.arange(12.0)).reshape(3, 4)
     with jax.enable_x64(True):
         x = np.cos(np.arange(12.0) ** 2).reshape(3, 4)
-        check_grads(lambda x, s, o: regularization.layer_norm(x, s, o) * weights, (x, weights[0], x[0]), order=2)
-        check_grads(lambda x, e: regularization.layer_norm(x, where=mask, epsilon=e) * weights, (x, 0.1), order=2)
+        check_derivatives(lambda x, s, o: regularization.layer_norm(x, s, o) * weights, (x, weights[0], x[0]), order=2)
+        check_derivatives(lambda x, e: regularization.layer_norm(x, where=mask, epsilon=e) * weights, (x, 0.1), order=2)
         batch = lambda x, s, o: regularization.batch_norm(x, s, o, axes=0, where=mask)  # noqa: E731
-        check_grads(lambda *args: (batch(*args)[0] * weights, *batch(*args)[1][:2]), (x, weights[0], x[0]), order=2)
+        check_derivatives(
+            lambda *args: (batch(*args)[0] * weights, *batch(*args)[1][:2]), (x, weights[0], x[0]), order=2
+        )
 
 
 def test_a_constant_row_has_finite_gradients():
