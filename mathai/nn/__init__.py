@@ -1,1 +1,5 @@
-"""Neural-network formulas."""
+"""Neural-network formulas: activations, forward and backward propagation, losses, regularization."""
+
+from mathai.nn import activations, feedforward, losses, regularization
+
+__all__ = ["activations", "feedforward", "losses", "regularization"]

@@ -97,6 +97,9 @@ def identity(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     Returns:
       z itself.
 
+    Source:
+      Bishop (2006), Pattern Recognition and Machine Learning, section 5.1.
+
     >>> identity(jnp.array([-1.0, 2.0]))
     Array([-1.,  2.], dtype=float32)
     """
@@ -114,6 +117,9 @@ def identity_derivative(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]
 
     Returns:
       Ones of z's shape and dtype.
+
+    Source:
+      Bishop (2006), Pattern Recognition and Machine Learning, section 5.1.
 
     >>> identity_derivative(jnp.array([-1.0, 2.0]))
     Array([1., 1.], dtype=float32)

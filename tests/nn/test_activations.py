@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
-from nn_reference import POINTS, check_derivatives, reference, relative_error, ulps
 
 from mathai.nn import activations
+from tests.nn.reference import POINTS, check_derivatives, reference, relative_error, ulps
 
 
 def mp_sigmoid(z):

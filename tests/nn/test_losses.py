@@ -9,9 +9,9 @@ import mpmath as mp
 import numpy as np
 import optax
 import pytest
-from nn_reference import check_derivatives, log_softmax, reference, relative_error, softmax, ulps
 
 from mathai.nn import losses
+from tests.nn.reference import check_derivatives, log_softmax, reference, relative_error, softmax, ulps
 
 INF = np.inf
 LOGITS = np.array([-84, -60.3, -40, -20.1, -3.3, -1, -1e-3, 0, 1e-6, 0.4, 2.7, 17.1, 29.5, 40, 60, 80.6], np.float32)

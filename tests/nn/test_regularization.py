@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nn_reference import check_derivatives
 
 from mathai.nn import regularization
 from mathai.nn.regularization import BatchStatistics
+from tests.nn.reference import check_derivatives
 
 EPSILON = 1e-5
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from nn_reference import check_derivatives, log_softmax, relative_error, softmax, ulps
 
 from mathai.nn import activations
+from tests.nn.reference import check_derivatives, log_softmax, relative_error, softmax, ulps
 
 INF = np.inf
 ROWS = np.array(
