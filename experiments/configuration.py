@@ -33,6 +33,7 @@ def make_config(
     *,
     environment: str = "",
     environment_params: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
     learner: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> ml_collections.ConfigDict:
@@ -42,15 +43,20 @@ def make_config(
       algorithm: a module of `mathai.learners` with `Config` and `make`.
       environment: a gymnax environment.
       environment_params: fields of the environment's parameters to replace.
+      data: instead of an environment, fields of `experiments.data.DEFAULTS` that differ.
       learner: fields of the learner's `Config` that differ from its defaults.
       run: fields of `RUN_DEFAULTS` that differ, and `num_updates` where the learner's `Config` does not know it.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(learner_module(algorithm).Config)}
+    problem = {"environment": environment, "environment_params": dict(environment_params or {})}
+    if data is not None:
+        from experiments.data import DEFAULTS
+
+        problem = {"data": _merge("data", DEFAULTS, data)}
     config = ml_collections.ConfigDict(
         {
             "algorithm": algorithm,
-            "environment": environment,
-            "environment_params": dict(environment_params or {}),
+            **problem,
             "learner": _merge("learner", defaults, learner or {}),
             "run": _merge("run", RUN_DEFAULTS, run or {}),
         }
@@ -71,7 +77,7 @@ def _merge(section: str, defaults: Mapping[str, Any], changes: Mapping[str, Any]
 
 def learner_module(algorithm: str) -> Any:
     """Return the module of `mathai.learners` that holds an algorithm."""
-    helpers = {"base", "environments", "policies"}
+    helpers = {"base", "batches", "environments", "policies"}
     learners = sorted({module.name for module in pkgutil.iter_modules(mathai.learners.__path__)} - helpers)
     if algorithm not in learners:
         raise UserError(

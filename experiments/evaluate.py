@@ -13,7 +13,7 @@ from experiments import progress, run_loop
 from experiments.checkpoints import Checkpoints
 from experiments.configuration import from_json
 from experiments.errors import UserError, run_program
-from experiments.statistics import summarize
+from experiments.statistics import format_score, summarize
 from experiments.tasks import make_task
 from experiments.workdir import CONFIG, read_json
 
@@ -35,21 +35,23 @@ def main(argv: list[str]) -> None:
     stored = read_json(workdir / CONFIG)["config"]
     num_seeds = stored.pop("seeds")
     config = from_json(stored)
-    programs = run_loop.make_programs(make_task(config), config.run.seed, num_seeds if num_seeds > 1 else None)
+    task = make_task(config)
+    programs = run_loop.make_programs(task, config.run.seed, num_seeds if num_seeds > 1 else None)
     checkpoints = Checkpoints(workdir, keep=config.run.keep_checkpoints, best_mode=config.run.best_mode, read_only=True)
     step = choose(checkpoints, FLAGS.checkpoint, workdir)
     state = checkpoints.restore(step, jax.eval_shape(programs.init, programs.keys))
-    metrics = jax.device_get(programs.evaluate(run_loop.evaluation_keys(programs, step, FLAGS.seed), state))
+    keys = run_loop.evaluation_keys(programs, step, FLAGS.seed)
+    metrics = jax.device_get(programs.evaluate(keys, state, task.evaluation_data))
     progress.say("checkpoint", f"update {step} of {workdir}")
     for name, values in sorted(metrics.items()):
         score = summarize(values)
         low, high = score["interval_95"]
         seeds = (
-            f"  (interquartile mean of {num_seeds} seeds, 95 % interval {low:.2f} to {high:.2f})"
+            f"  (interquartile mean of {num_seeds} seeds, 95 % interval {format_score(low)} to {format_score(high)})"
             if num_seeds > 1
             else ""
         )
-        progress.say("result", f"{name} {score['interquartile_mean']:.2f}{seeds}")
+        progress.say("result", f"{name} {format_score(score['interquartile_mean'])}{seeds}")
 
 
 def choose(checkpoints: Checkpoints, which: str, workdir: pathlib.Path) -> int:

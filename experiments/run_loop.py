@@ -1,5 +1,6 @@
 """The run loop, once for every learner: chunks of compiled updates, evaluation, metrics, checkpoints, resume."""
 
+import functools
 import pathlib
 import signal
 import time
@@ -18,8 +19,11 @@ from experiments.errors import UserError
 from experiments.metrics import MetricsLog, check_not_nan, reduce_chunk
 from experiments.statistics import interquartile_mean
 from experiments.tasks import Task
+from mathai.learners.base import Learner
 
-EVALUATION_STREAM = 0x6576616C  # folded into a seed's key, so that evaluation shares no randomness with training
+# Folded into a seed's key, so that evaluation, the order of the data and the learner share no randomness.
+EVALUATION_STREAM = 0x6576616C
+BATCH_STREAM = 0x62617463
 
 
 class Programs(NamedTuple):
@@ -27,15 +31,18 @@ class Programs(NamedTuple):
 
     Attributes:
       init: seeds' keys → state.
-      chunk: (state, number of updates) → (state, metrics [updates] or [seeds, updates]).
-      evaluate: (seeds' keys, state) → metrics, scalars or [seeds].
+      chunk: (state, keys of the batches, data, first step, number of updates) → (state, metrics [updates] or
+        [seeds, updates]).
+      evaluate: (seeds' keys, state, evaluation data) → metrics, scalars or [seeds].
       keys: one key, or one per seed.
+      batch_keys: one key, or one per seed.
     """
 
     init: Any
     chunk: Any
     evaluate: Any
     keys: jax.Array
+    batch_keys: jax.Array
 
 
 class Outcome(NamedTuple):
@@ -48,6 +55,7 @@ class Outcome(NamedTuple):
       seconds: time in the loop, compilation left out.
       compile_seconds: time of compilation.
       updates: updates made by this process.
+      state: the last state; of several seeds, stacked.
     """
 
     step: int
@@ -56,6 +64,7 @@ class Outcome(NamedTuple):
     seconds: float
     compile_seconds: float
     updates: int
+    state: PyTree
 
 
 class StopSignal:
@@ -79,32 +88,54 @@ class StopSignal:
 
 def make_programs(task: Task, seed: int, num_seeds: int | None) -> Programs:
     """Return the jitted functions of a task; with a number of seeds, all of them run in one program."""
-    init, update, evaluate = task.learner
-
-    def chunk(state, num_updates):
-        return jax.lax.scan(lambda state, _: update(state, None), state, length=num_updates)
-
+    init, evaluate = task.learner.init, functools.partial(_evaluate, task.learner)
+    chunk = functools.partial(_chunk, task)
     keys = jax.random.key(seed)
     if num_seeds is not None:
         keys = jnp.stack([jax.random.key(seed + index) for index in range(num_seeds)])
-        init, evaluate = jax.vmap(init), jax.vmap(evaluate)
+        init, evaluate = jax.vmap(init), jax.vmap(evaluate, in_axes=(0, 0, None))
         one_seed = chunk
 
-        def chunk(states, num_updates):
-            return jax.vmap(lambda state: one_seed(state, num_updates))(states)
+        def chunk(states, keys, data, first_step, num_updates):
+            return jax.vmap(lambda state, key: one_seed(state, key, data, first_step, num_updates))(states, keys)
 
-    return Programs(jax.jit(init), jax.jit(chunk, static_argnums=1), jax.jit(evaluate), keys)
+    return Programs(
+        jax.jit(init), jax.jit(chunk, static_argnums=4), jax.jit(evaluate), keys, _fold_in(keys, BATCH_STREAM)
+    )
+
+
+def _chunk(
+    task: Task, state: PyTree, key: jax.Array, data: PyTree, first_step: jax.Array, num_updates: int
+) -> tuple[PyTree, PyTree]:
+    def update(state, step):
+        return task.learner.update(state, batch_of(task, key, data, step))
+
+    return jax.lax.scan(update, state, first_step + jnp.arange(num_updates))
+
+
+def batch_of(task: Task, key: jax.Array, data: PyTree, step: jax.Array) -> PyTree:
+    """Return the batch of a step: drawn from the data, or all of them."""
+    return data if task.draw is None else task.draw(key, data, step)
+
+
+def _evaluate(learner: Learner, key: jax.Array, state: PyTree, data: PyTree) -> dict[str, jax.Array]:
+    return learner.evaluate(key, state) if data is None else learner.evaluate(key, state, data)
 
 
 def evaluation_keys(programs: Programs, step: int, seed: int = 0) -> jax.Array:
     """Return the keys of the evaluation at a step: the same whether or not the run was interrupted."""
+    return _fold_in(programs.keys, EVALUATION_STREAM, seed, step)
+
+
+def _fold_in(keys: jax.Array, *parts: int) -> jax.Array:
+    """Derive a key from each key."""
 
     def derive(key):
-        for part in (EVALUATION_STREAM, seed, step):
+        for part in parts:
             key = jax.random.fold_in(key, part)
         return key
 
-    return jax.vmap(derive)(programs.keys) if programs.keys.ndim else derive(programs.keys)
+    return jax.vmap(derive)(keys) if keys.ndim else derive(keys)
 
 
 def validate(task: Task, run: Any) -> None:
@@ -127,8 +158,9 @@ def validate(task: Task, run: Any) -> None:
     try:
         key = jax.random.key(0)
         state = jax.eval_shape(task.learner.init, key)
-        jax.eval_shape(task.learner.update, state, None)
-        names = sorted(jax.eval_shape(task.learner.evaluate, key, state))
+        batch = jax.eval_shape(functools.partial(batch_of, task), key, task.data, 0)
+        jax.eval_shape(task.learner.update, state, batch)
+        names = sorted(jax.eval_shape(functools.partial(_evaluate, task.learner), key, state, task.evaluation_data))
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
     if run.best_metric not in names:
@@ -166,7 +198,7 @@ class _Run:
     """One pass of the loop; holds what its steps share."""
 
     def __init__(self, task, run_config, workdir, programs, checkpoints, stop, profile):
-        self._total = task.num_updates
+        self._total, self._task = task.num_updates, task
         self._config, self._workdir, self._programs = run_config, workdir, programs
         self._checkpoints, self._stop, self._profile = checkpoints, stop, profile
         self._evaluation: dict[str, np.ndarray] | None = None
@@ -184,13 +216,13 @@ class _Run:
             for length in self._lengths(step):
                 if self._stop.name:
                     break
-                state, metrics = self._advance(chunks[length], state)
+                state, metrics = self._advance(chunks[length], state, step)
                 step += length
                 if pending:
                     self._write(*pending)
                 evaluation = None
                 if self._due(step, self._config.evaluate_every):
-                    evaluation = evaluate(evaluation_keys(self._programs, step), state)
+                    evaluation = evaluate(evaluation_keys(self._programs, step), state, self._task.evaluation_data)
                 pending = (step, length, metrics, evaluation)
                 if self._due(step, self._config.checkpoint_every):
                     self._write(*pending)
@@ -202,28 +234,33 @@ class _Run:
             if not finished and step > first:
                 self._save(step, state)
             if finished and self._evaluation is None:
-                self._evaluation = jax.device_get(evaluate(evaluation_keys(self._programs, step), state))
+                self._evaluation = jax.device_get(
+                    evaluate(evaluation_keys(self._programs, step), state, self._task.evaluation_data)
+                )
         finally:
             self._reporter.close()
             self._log.close()
         seconds = time.perf_counter() - began
-        return Outcome(step, finished, self._evaluation, seconds, compile_seconds, step - first)
+        return Outcome(step, finished, self._evaluation, seconds, compile_seconds, step - first, state)
 
-    def _advance(self, chunk: Any, state: PyTree) -> tuple[PyTree, PyTree]:
+    def _advance(self, chunk: Any, state: PyTree, step: int) -> tuple[PyTree, PyTree]:
         """Dispatch a chunk; the first one, where a profile is asked for, under the profiler and to its end."""
+        arguments = state, self._programs.batch_keys, self._task.data, jnp.int32(step)
         if not self._profile:
-            return chunk(state)
+            return chunk(*arguments)
         self._profile = False
         directory = self._workdir / "profile"
         with jax.profiler.trace(str(directory)):
-            result = jax.block_until_ready(chunk(state))
+            result = jax.block_until_ready(chunk(*arguments))
         progress.say("profile", f"one chunk of updates, in {directory} (open with xprof or TensorBoard)")
         return result
 
     def _compile(self, step: int, state: PyTree) -> tuple[dict[int, Any], Any]:
-        programs = self._programs
-        chunks = {length: programs.chunk.lower(state, length).compile() for length in set(self._lengths(step))}
-        return chunks, programs.evaluate.lower(evaluation_keys(programs, step), state).compile()
+        programs, task = self._programs, self._task
+        arguments = state, programs.batch_keys, task.data, jnp.int32(step)
+        chunks = {length: programs.chunk.lower(*arguments, length).compile() for length in set(self._lengths(step))}
+        keys = evaluation_keys(programs, step)
+        return chunks, programs.evaluate.lower(keys, state, task.evaluation_data).compile()
 
     def _lengths(self, step: int) -> Iterator[int]:
         """Chunks end at multiples of their length, wherever the run was interrupted, and at the run's end."""

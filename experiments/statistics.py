@@ -44,3 +44,12 @@ def summarize(values: Sequence[float]) -> dict[str, object]:
         "interval_95": list(bootstrap_interval(values)),
         "per_seed": values,
     }
+
+
+def format_score(score: float) -> str:
+    """Write a score for a person: two digits after the point, or four significant ones below 10.
+
+    >>> format_score(500.0), format_score(0.98765)
+    ('500.00', '0.9877')
+    """
+    return f"{score:.2f}" if abs(score) >= 10 else f"{score:.4g}"

@@ -1,59 +1,64 @@
 """From a config to what the run loop runs."""
 
-import dataclasses
+import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import ml_collections
+from jaxtyping import PyTree
 
-from experiments.configuration import check_types, did_you_mean, learner_config, learner_module
+from experiments.configuration import learner_config, learner_module
 from experiments.errors import UserError
 from mathai.learners.base import Learner
 
 
 class Task(NamedTuple):
-    """A learner, and how often to update it.
+    """A learner, how often to update it, and with what.
 
     Attributes:
       learner: the three functions.
       num_updates: updates in all.
+      data: what batches are drawn from, a pytree on the device; an argument of the compiled program, no part of the
+        state or its checkpoints.
+      draw: (key, data, step) → the batch of a step, inside the compiled program; None gives `data` at every step.
+      evaluation_data: a third argument of the learner's `evaluate`; None gives it two.
+      problem: what is learned on: an environment, a data set.
+      curves: metrics to draw over the run; none draws the best metric.
+      work: how much of `unit` one update does.
+      unit: what the speed is counted in.
+      pictures: (workdir, state) → files drawn of a finished run.
     """
 
     learner: Learner
     num_updates: int
+    data: PyTree = None
+    draw: Callable[[jax.Array, PyTree, jax.Array], PyTree] | None = None
+    evaluation_data: PyTree = None
+    problem: str = ""
+    curves: tuple[str, ...] = ()
+    work: float = 0
+    unit: str = ""
+    pictures: Callable[[pathlib.Path, PyTree], list[pathlib.Path]] = lambda workdir, state: []
 
 
 def make_task(config: ml_collections.ConfigDict) -> Task:
     """Build the task of a config; every mistake in it is a `UserError`."""
-    module = learner_module(config.algorithm)
-    hyperparameters = learner_config(config)
-    problem = _environment(config.environment, config.environment_params.to_dict())
-    try:
-        learner = module.make(hyperparameters, *problem)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    num_updates = config.run.num_updates
-    if num_updates is None:
-        num_updates = getattr(hyperparameters, "num_updates", None)
-    if num_updates is None or num_updates < 1:
+    module, hyperparameters = learner_module(config.algorithm), learner_config(config)
+    task = _builder(config)(config, module, hyperparameters)
+    if config.run.num_updates is not None:
+        task = task._replace(num_updates=config.run.num_updates)
+    if task.num_updates < 1:
         raise UserError(
-            f"the run would make {num_updates} updates; raise config.run.num_updates or the learner's budget."
+            f"the run would make {task.num_updates} updates; raise config.run.num_updates or the learner's budget."
         )
-    return Task(learner, num_updates)
+    return task
 
 
-def _environment(name: str, params: dict[str, Any]) -> tuple[Any, Any]:
-    import gymnax  # here, because importing it starts JAX's backend, and flags must be able to choose which
-    from gymnax.registration import registered_envs
-
-    if name not in registered_envs:
-        raise UserError(
-            f"environment {name!r} is unknown{did_you_mean(name, registered_envs)}; "
-            f"gymnax has {', '.join(registered_envs)}."
-        )
-    env, default_params = gymnax.make(name)
-    fields = {field.name for field in dataclasses.fields(default_params)}
-    for field in params:
-        if field not in fields:
-            raise UserError(f"config.environment_params has no field {field!r}{did_you_mean(field, fields)}.")
-    check_types("environment_params", params, dataclasses.asdict(default_params))
-    return env, dataclasses.replace(default_params, **params)
+def _builder(config: ml_collections.ConfigDict) -> Callable[[ml_collections.ConfigDict, Any, Any], Task]:
+    """Choose who builds the task: by what the config learns on."""
+    if "data" in config:
+        from experiments.classification import make_task
+    else:
+        from experiments.reinforcement import make_task
+    return make_task

@@ -6,6 +6,7 @@ python -m experiments.train --config=configs/ppo_cartpole.py --workdir=runs/eigh
 """
 
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from ml_collections import config_flags
 from experiments import pictures, progress, run_loop
 from experiments.configuration import as_json, provenance
 from experiments.errors import UserError, one_line, run_program
-from experiments.statistics import summarize
+from experiments.statistics import format_score, summarize
 from experiments.tasks import Task, make_task
 from experiments.workdir import SUMMARY, begin, claim, write_json
 
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> None:
     with claim(workdir):
         warnings = begin(workdir, {**as_json(config), "seeds": FLAGS.seeds}, provenance(), overwrite=FLAGS.overwrite)
         device = jax.devices()[0]
-        progress.say("run", f"{workdir}: {config.algorithm} on {config.environment}, {task.num_updates} updates")
+        progress.say("run", f"{workdir}: {config.algorithm} on {task.problem}, {task.num_updates} updates")
         progress.say(
             "device", f"{jax.default_backend()}, {device.device_kind} x {jax.device_count()}; jax {jax.__version__}"
         )
@@ -92,7 +93,7 @@ def finish(config, task: Task, workdir: pathlib.Path, outcome: run_loop.Outcome)
         workdir / SUMMARY,
         {
             "algorithm": config.algorithm,
-            "environment": config.environment,
+            "problem": task.problem,
             "updates": outcome.step,
             "seeds": FLAGS.seeds,
             "evaluation": evaluation,
@@ -103,29 +104,31 @@ def finish(config, task: Task, workdir: pathlib.Path, outcome: run_loop.Outcome)
             },
         },
     )
-    metric = config.run.best_metric
-    picture = pictures.learning_curve(workdir, metric, f"{config.algorithm} on {config.environment}")
+    metric, title = config.run.best_metric, f"{config.algorithm} on {task.problem}"
+    drawn = [pictures.learning_curves(workdir, task.curves or (metric,), title)]
+    first = outcome.state if FLAGS.seeds == 1 else jax.tree.map(lambda leaf: leaf[0], outcome.state)
+    drawn += task.pictures(workdir, first)
     if outcome.updates:
-        progress.say("done", f"{outcome.updates} updates in {outcome.seconds:.1f} s{_speed(config, outcome)}")
+        progress.say("done", f"{outcome.updates} updates in {outcome.seconds:.1f} s{_speed(task, outcome)}")
     else:
         progress.say("done", "the run was already finished; --overwrite starts anew")
-    score = evaluation[metric]
-    low, high = score["interval_95"]
-    text = f"evaluation {metric} {score['mean']:.2f}"
-    if FLAGS.seeds > 1:
-        text = (
-            f"evaluation {metric}, {FLAGS.seeds} seeds: interquartile mean {score['interquartile_mean']:.2f}, "
-            f"95 % interval {low:.2f} to {high:.2f}, worst {np.min(score['per_seed']):.2f}"
-        )
-    progress.say("result", text)
-    progress.say("wrote", ", ".join(str(path) for path in (workdir / SUMMARY, picture) if path))
+    progress.say("result", _result(metric, evaluation[metric]))
+    progress.say("wrote", ", ".join(str(path) for path in (workdir / SUMMARY, *drawn) if path))
 
 
-def _speed(config, outcome: run_loop.Outcome) -> str:
-    steps = config.learner.get("num_envs", 0) * config.learner.get("num_steps", 0) * outcome.updates * FLAGS.seeds
+def _result(metric: str, score: dict[str, Any]) -> str:
+    if FLAGS.seeds == 1:
+        return f"evaluation {metric} {format_score(score['mean'])}"
+    low, high = map(format_score, score["interval_95"])
     return (
-        f" ({steps / outcome.seconds:,.0f} environment steps/s, evaluation and checkpoints included)" if steps else ""
+        f"evaluation {metric}, {FLAGS.seeds} seeds: interquartile mean {format_score(score['interquartile_mean'])}, "
+        f"95 % interval {low} to {high}, worst {format_score(np.min(score['per_seed']))}"
     )
+
+
+def _speed(task: Task, outcome: run_loop.Outcome) -> str:
+    work = task.work * outcome.updates * FLAGS.seeds
+    return f" ({work / outcome.seconds:,.0f} {task.unit}/s, evaluation and checkpoints included)" if work else ""
 
 
 if __name__ == "__main__":

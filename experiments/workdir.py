@@ -13,7 +13,7 @@ from experiments.configuration import differences
 from experiments.errors import UserError
 
 CONFIG, SUMMARY = "config.json", "summary.json"
-OURS = (CONFIG, SUMMARY, "metrics.jsonl", "learning_curve.png")
+OURS = (CONFIG, SUMMARY, "metrics.jsonl", "learning_curve.png", "confusion_matrix.png", "worst_mistakes.png")
 OUR_FOLDERS = ("checkpoints", "checkpoints_corrupt", "tensorboard", "profile")
 
 

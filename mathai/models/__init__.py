@@ -1,5 +1,7 @@
-"""Flax modules: each wraps formulas and adds nothing but parameters."""
+"""Flax modules: each wraps the formulas and adds nothing but parameters."""
 
 from mathai.models.actor_critic import ActorCritic
+from mathai.models.convnet import ConvNet
+from mathai.models.mlp import MLP
 
-__all__ = ["ActorCritic"]
+__all__ = ["MLP", "ActorCritic", "ConvNet"]

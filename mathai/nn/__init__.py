@@ -1,5 +1,5 @@
-"""Neural-network formulas: activations, forward and backward propagation, losses, regularization."""
+"""Neural-network formulas: activations, forward and backward propagation, losses, regularization, scores."""
 
-from mathai.nn import activations, feedforward, losses, regularization
+from mathai.nn import activations, feedforward, losses, regularization, scores
 
-__all__ = ["activations", "feedforward", "losses", "regularization"]
+__all__ = ["activations", "feedforward", "losses", "regularization", "scores"]

@@ -28,7 +28,7 @@ def draw(tmp_path, monkeypatch):
 
     def picture(rows, metric="episode_return"):
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        path = pictures.learning_curve(tmp_path, metric, "ppo on CartPole-v1")
+        path = pictures.learning_curves(tmp_path, (metric,), "ppo on CartPole-v1")
         return path, closed[-1].axes[0]
 
     yield picture
