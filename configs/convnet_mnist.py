@@ -1,6 +1,7 @@
-"""A convolutional network on MNIST.
+r"""A convolutional network on MNIST.
 
-    python -m experiments.train --config=configs/convnet_mnist.py --workdir=runs/convnet_mnist --config.data.directory=DIR
+    python -m experiments.train --config=configs/convnet_mnist.py --workdir=runs/convnet_mnist \
+            --config.data.directory=DIR
 
 Two x86-64 cores: TODO
 """

@@ -1,6 +1,7 @@
-"""A multilayer perceptron on MNIST.
+r"""A multilayer perceptron on MNIST.
 
-    python -m experiments.train --config=configs/mlp_mnist.py --workdir=runs/mlp_mnist --config.data.directory=DIR
+    python -m experiments.train --config=configs/mlp_mnist.py --workdir=runs/mlp_mnist \
+            --config.data.directory=DIR
 
 Two x86-64 cores: TODO
 """

@@ -260,8 +260,8 @@ def smoothed_labels(
 ) -> Float[Array, "*batch classes"]:
     """(1 − s) onehot(c) + s/C; NaN for a label outside [0, C).
 
-    >>> smoothed_labels(jnp.array([1]), 2, 0.2).round(4)
-    Array([[0.1, 0.9]], dtype=float32)
+    >>> smoothed_labels(jnp.array([1]), 2, 0.5)
+    Array([[0.25, 0.75]], dtype=float32)
     """
     valid = (labels >= 0) & (labels < num_classes)
     smooth = (1 - label_smoothing) * jax.nn.one_hot(labels, num_classes) + label_smoothing / num_classes

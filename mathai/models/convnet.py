@@ -30,6 +30,7 @@ class ConvNet(nn.Module):
     Source:
       LeCun, Bottou, Bengio & Haffner (1998), Gradient-Based Learning Applied to Document Recognition, section 2.
 
+    >>> import jax
     >>> model = ConvNet(channels=(4, 8), sizes=(10,))
     >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
     >>> model.apply(variables, jnp.zeros((3, 8, 8, 1))).shape

@@ -30,6 +30,7 @@ class MLP(nn.Module):
     Source:
       Goodfellow, Bengio & Courville (2016), Deep Learning, chapter 6.
 
+    >>> import jax, jax.numpy as jnp
     >>> model = MLP(sizes=(16, 10), dropout_rate=0.1)
     >>> params = model.init(jax.random.key(0), jnp.zeros((1, 4)))
     >>> model.apply(params, jnp.zeros((3, 4))).shape

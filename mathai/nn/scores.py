@@ -115,9 +115,9 @@ def expected_calibration_error(
     Source:
       Guo, Pleiss, Sun & Weinberger (2017), On Calibration of Modern Neural Networks, eq. 5.
 
-    >>> p = jnp.array([[0.8, 0.2], [0.8, 0.2]])  # says 80 %, is right half of the time
-    >>> expected_calibration_error(p, jnp.array([0, 1])).round(4)
-    Array(0.3, dtype=float32)
+    >>> p = jnp.array([[0.75, 0.25], [0.75, 0.25]])  # says 75 %, is right half of the time
+    >>> expected_calibration_error(p, jnp.array([0, 1]))
+    Array(0.25, dtype=float32)
     """
     if num_bins < 1:
         raise ValueError(f"num_bins must be at least 1, got {num_bins}")
