@@ -164,19 +164,14 @@ def categorical_cross_entropy(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _cross_entropy(z: Array, y: Array, axis: int) -> Array:
-    maximum, exponential = _stable_softmax.exponentials(z, axis)
+    maximum = _stable_softmax.peak(z, axis)
     total_y = jnp.sum(y, axis, keepdims=True)
     # A finite stand-in for −∞: its product with label 0 is 0, with any other label beyond all finite losses.
     info = jnp.finfo(z.dtype)
     difference = jnp.maximum(_stable_softmax.differences(z, maximum), info.min)
-    loss = total_y * jnp.log1p(_excess(exponential, y, total_y, axis)) - jnp.sum(y * difference, axis, keepdims=True)
+    log_total = jnp.log1p(_stable_softmax.excess(z, maximum, axis))
+    loss = total_y * log_total - jnp.sum(y * difference, axis, keepdims=True)
     return jnp.squeeze(jnp.where(loss > info.max**0.75, jnp.inf, loss), axis)
-
-
-def _excess(exponential: Array, y: Array, total_y: Array, axis: int) -> Array:
-    """Σ exp(z − max z) − 1, in which a one-hot label on the maximum cancels the 1 before anything is added to it."""
-    share = y / jnp.where(total_y == 0, 1, total_y)
-    return jnp.maximum(jnp.sum(exponential - share, axis, keepdims=True), 0)
 
 
 @functools.partial(_cross_entropy.defjvp, symbolic_zeros=True)
@@ -194,9 +189,9 @@ def _cross_entropy_jvp(axis, primals, tangents):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _cross_entropy_slope(z: Array, y: Array, axis: int) -> Array:
     """Slope pᵢ Σⱼ≠ᵢ yⱼ − yᵢ (1 − pᵢ)."""
-    _, exponential = _stable_softmax.exponentials(z, axis)
+    maximum = _stable_softmax.peak(z, axis)
+    exponential, excess = _stable_softmax.exponentials(z, maximum), _stable_softmax.excess(z, maximum, axis)
     total_y = jnp.sum(y, axis, keepdims=True)
-    excess = _excess(exponential, y, total_y, axis)
     return (exponential * (total_y - y) - y * (excess + (1 - exponential))) / (1 + excess)
 
 
@@ -269,18 +264,10 @@ def categorical_cross_entropy_with_integer_labels(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _cross_entropy_at(z: Array, label: Array, axis: int) -> Array:
-    maximum, exponential = _stable_softmax.exponentials(z, axis)
-    others, own = _split(exponential, label, axis)
+    maximum = _stable_softmax.peak(z, axis)
     at_label = jnp.take_along_axis(z, jnp.expand_dims(label, axis), axis, mode="clip")
-    difference = jnp.where(at_label == maximum, 0, at_label - maximum)
-    return jnp.squeeze(jnp.log1p(others + (own - 1)) - difference, axis)
-
-
-def _split(exponential: Array, label: Array, axis: int) -> tuple[Array, Array]:
-    """(Σ of the other classes' exponentials, the label's own)."""
-    is_other = ~_is_label(label, exponential.shape, axis)
-    own = jnp.take_along_axis(exponential, jnp.expand_dims(label, axis), axis, mode="clip")
-    return jnp.sum(exponential * is_other, axis, keepdims=True), own
+    log_total = jnp.log1p(_stable_softmax.excess(z, maximum, axis))
+    return jnp.squeeze(log_total - _stable_softmax.differences(at_label, maximum), axis)
 
 
 @_cross_entropy_at.defjvp
@@ -293,10 +280,10 @@ def _cross_entropy_at_jvp(axis, primals, tangents):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _cross_entropy_slope_at(z: Array, label: Array, axis: int) -> Array:
     """Slope pᵢ − δᵢ꜀, with Σⱼ≠꜀ pⱼ for 1 − p_c."""
-    _, exponential = _stable_softmax.exponentials(z, axis)
-    others, own = _split(exponential, label, axis)
-    total = jnp.where(others + own == 0, 1, others + own)
-    return jnp.where(_is_label(label, z.shape, axis), -others, exponential) / total
+    maximum = _stable_softmax.peak(z, axis)
+    exponential, excess = _stable_softmax.exponentials(z, maximum), _stable_softmax.excess(z, maximum, axis)
+    is_label = lax.broadcasted_iota(label.dtype, z.shape, axis) == jnp.expand_dims(label, axis)
+    return jnp.where(is_label, -(excess + (1 - exponential)), exponential) / (1 + excess)
 
 
 @_cross_entropy_slope_at.defjvp
@@ -304,7 +291,3 @@ def _cross_entropy_slope_at_jvp(axis, primals, tangents):
     z, label = primals
     p = _stable_softmax.softmax(z, axis)
     return _cross_entropy_slope_at(z, label, axis), _stable_softmax.tangent(p, tangents[0], axis)
-
-
-def _is_label(label: Array, shape: tuple[int, ...], axis: int) -> Array:
-    return lax.broadcasted_iota(label.dtype, shape, axis) == jnp.expand_dims(label, axis)

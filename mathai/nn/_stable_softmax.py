@@ -1,57 +1,89 @@
 """Softmax without lost tails: what activations and classification losses share.
 
-Logits come in at least float32 and with −∞ where masked. Three things differ from the textbook's y = exp(z) / Σ exp(z):
+Logits come in at least float32 and with −∞ where masked. Four things differ from the textbook's y = exp(z) / Σ exp(z):
 
-* z − max z is rounded, and exp turns the rounding error at −40 into dozens of ulp; the error is exact (Knuth's TwoSum)
-  and multiplied back in.
+* z − max z is rounded, and exp turns the rounding error at −40 into dozens of ulp; the error goes into the exponential.
 * 1 − yᵢ cancels when yᵢ is near 1; the sum of the other terms does not.
+* A sum of many terms is off by several ulp; their leading bits are added apart, without error.
 * +∞ logits share the probability equally, and a row of −∞ has no probability at all: zeros.
+
+For large arrays the time goes into memory. XLA's CPU backend fuses a sum with +, −, × and rounding before it, not with
+a selection, which becomes an array of its own; and a maximum that it fuses there loses NaN.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+FEW_CLASSES = 16  # sums over so few are written out
+GRID = 4096.0  # leading parts of exponentials are multiples of 1/4096: exact sums of up to 4096 of them
 
-def exponentials(z: Array, axis: int) -> tuple[Array, Array]:
-    """(max z, exp(z − max z)); the exponential is exactly 1 at the maximum and 0 at −∞."""
-    maximum = jnp.max(z, axis, keepdims=True, initial=-jnp.inf)
+
+def peak(z: Array, axis: int) -> Array:
+    """Maximum of z, the axis kept; 0 for a row of −∞, whose exponentials are then 0."""
+    if 0 < z.shape[axis] <= FEW_CLASSES:
+        maximum = functools.reduce(jnp.maximum, _columns(z, axis))
+    else:
+        maximum = jnp.max(z, axis, keepdims=True, initial=-jnp.inf)
+    return jnp.where(maximum == -jnp.inf, 0, maximum)
+
+
+def exponentials(z: Array, maximum: Array) -> Array:
+    """exp(z − max z): exactly 1 at the maximum, 0 at −∞ and where the result would be subnormal."""
     difference = z - maximum
+    # Knuth's TwoSum: difference + error is z − max z exactly.
     negated = difference - z
-    rounding = (z - (difference - negated)) - (maximum + negated)
-    rounding = jnp.where(jnp.abs(difference) < jnp.inf, rounding, 0)
-    exponential = jnp.minimum(jnp.exp(difference) * (1 + rounding), 1)
-    return maximum, jnp.where(z == -jnp.inf, 0, jnp.where(z == maximum, 1, exponential))
+    error = (z - (difference - negated)) - (maximum + negated)
+    far = difference < math.log(jnp.finfo(z.dtype).tiny)
+    return jnp.where(z == maximum, 1, jnp.where(far, 0, jnp.exp(difference) * (1 + error)))
 
 
 def differences(z: Array, maximum: Array) -> Array:
-    """Exact zeros at the maximum, z − max z elsewhere.
-
-    The barrier makes XLA compute it again instead of keeping an array: on a CPU twice as fast for large inputs.
-    """
-    z, maximum = lax.optimization_barrier((z, maximum))
+    """Differences z − max z: exactly 0 at the maximum, +∞ included."""
     return jnp.where(z == maximum, 0, z - maximum)
 
 
-def _others(exponential: Array, axis: int) -> Array:
-    """Σ exp(z − max z) − 1 without cancellation: the sum without the maximal term."""
-    total = jnp.sum(exponential, axis, keepdims=True)
-    # e where e < 1, 0 where e = 1: in this form XLA adds it up without keeping an array.
-    minor = jnp.minimum(exponential, (1 - exponential) * (4 / jnp.finfo(exponential.dtype).eps))
-    sum_of_minor = jnp.sum(minor, axis, keepdims=True)
-    ties = jnp.maximum(jnp.round(total - sum_of_minor), 1)
-    return sum_of_minor + (ties - 1)
+def total(z: Array, maximum: Array, axis: int) -> Array:
+    """Σ exp(z − max z), the axis kept; 1 for a row of −∞, whose quotients are then 0."""
+    leading, trailing = _sums(z, maximum, axis)
+    result = (leading + trailing) / GRID
+    return jnp.where(result == 0, 1, result)
+
+
+def excess(z: Array, maximum: Array, axis: int) -> Array:
+    """Σ exp(z − max z) − 1, the axis kept, without cancellation: leading parts are exact; 0 for a row of −∞."""
+    leading, trailing = _sums(z, maximum, axis)
+    return jnp.where(leading == 0, 0, ((leading - GRID) + trailing) / GRID)
+
+
+def _sums(z: Array, maximum: Array, axis: int) -> tuple[Array, Array]:
+    """GRID · Σ exp(z − max z) in two parts: of whole numbers, and of what is left."""
+
+    def parts(z):
+        scaled = GRID * exponentials(z, maximum)
+        leading = jnp.round(scaled)
+        return leading, scaled - leading
+
+    if 0 < z.shape[axis] <= FEW_CLASSES:
+        leading, trailing = zip(*(parts(column) for column in _columns(z, axis)), strict=True)
+        return functools.reduce(jnp.add, leading), functools.reduce(jnp.add, trailing)
+    leading, trailing = parts(z)
+    return jnp.sum(leading, axis, keepdims=True), jnp.sum(trailing, axis, keepdims=True)
+
+
+def _columns(z: Array, axis: int) -> list[Array]:
+    return [lax.slice_in_dim(z, index, index + 1, axis=axis) for index in range(z.shape[axis])]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def softmax(z: Array, axis: int) -> Array:
     """exp(zᵢ) / Σⱼ exp(zⱼ)."""
-    _, exponential = exponentials(z, axis)
-    total = jnp.sum(exponential, axis, keepdims=True)
-    return exponential / jnp.where(total == 0, 1, total)
+    maximum = peak(z, axis)
+    return exponentials(z, maximum) / total(z, maximum, axis)
 
 
 @softmax.defjvp
@@ -77,9 +109,9 @@ def tangent(y: Array, dz: Array, axis: int) -> Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def probabilities(z: Array, axis: int) -> tuple[Array, Array]:
     """(y, 1 − y), both with full relative precision."""
-    _, exponential = exponentials(z, axis)
-    others = _others(exponential, axis)
-    return exponential / (1 + others), (others + (1 - exponential)) / (1 + others)
+    maximum = peak(z, axis)
+    exponential, rest = exponentials(z, maximum), excess(z, maximum, axis)
+    return exponential / (1 + rest), (rest + (1 - exponential)) / (1 + rest)
 
 
 @probabilities.defjvp
@@ -92,9 +124,8 @@ def _probabilities_jvp(axis, primals, tangents):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def log_softmax(z: Array, axis: int) -> Array:
     """zᵢ − log Σⱼ exp(zⱼ); the maximum's own −log1p(Σ of the others) keeps its tail."""
-    maximum, exponential = exponentials(z, axis)
-    log_total = jnp.log1p(_others(exponential, axis))
-    return jnp.where(z == -jnp.inf, -jnp.inf, differences(z, maximum) - log_total)
+    maximum = peak(z, axis)
+    return differences(z, maximum) - jnp.log1p(excess(z, maximum, axis))
 
 
 @log_softmax.defjvp
