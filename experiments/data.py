@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ DEFAULTS = {
 }
 TEST_FRACTION, VALIDATION_FRACTION = 0.2, 0.1
 IDX_MAGIC = 0x08  # unsigned bytes
+UNREADABLE = (OSError, EOFError, NotImplementedError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)  # of .npz
 NPZ_NAMES = (("train_inputs", "train_labels", "test_inputs", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))
 
 # SHA-256 of the uncompressed files.
@@ -102,11 +104,16 @@ def split(examples: Split, fraction: float) -> Parts:
 
     Of a class with m examples round(fraction · m) go to the second part, drawn by a generator with seed 0. Both parts
     keep the order of the whole.
+
+    Raises:
+      UserError: every class is so small that nothing would be set aside.
     """
     generator, is_test = np.random.default_rng(0), np.zeros(len(examples.labels), bool)
     for label in np.unique(examples.labels):
         members = np.flatnonzero(examples.labels == label)
         is_test[generator.permutation(members)[: round(fraction * len(members))]] = True
+    if not is_test.any():
+        raise UserError(f"no class has enough examples to set {fraction:.0%} of it aside ({len(is_test)} in all).")
     return Parts(*(Split(examples.inputs[mask], examples.labels[mask]) for mask in (~is_test, is_test)))
 
 
@@ -176,7 +183,7 @@ def _idx_data_set(name: str, directory: str, class_names: tuple[str, ...], verif
 def _decompressed(path: pathlib.Path, raw: bytes) -> bytes:
     try:
         return gzip.decompress(raw)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path} is damaged: {error}.") from error
 
 
@@ -198,9 +205,9 @@ def parse_idx(path: pathlib.Path, content: bytes, shape: tuple[int, ...]) -> np.
 
 def _npz(path: pathlib.Path) -> DataSet:
     try:
-        with np.load(path) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        with path.open("rb") as file, np.load(file) as content:
+            arrays = dict(content)
+    except UNREADABLE as error:
         reason = "there is no such file" if not path.is_file() else "it is no .npz file of plain arrays"
         raise UserError(f"data set {path.resolve()} cannot be read: {reason}.") from error
     for names in NPZ_NAMES:
@@ -214,9 +221,10 @@ def _npz(path: pathlib.Path) -> DataSet:
     train = _checked(path, names[0], arrays[names[0]], arrays[names[1]])
     if (names[2] in arrays) != (names[3] in arrays):
         raise UserError(f"{path} holds only one of {names[2]} and {names[3]}; it must hold both or neither.")
-    parts = split(train, TEST_FRACTION)
     if names[2] in arrays:
         parts = Parts(train, _checked(path, names[2], arrays[names[2]], arrays[names[3]]))
+    else:
+        parts = split(train, TEST_FRACTION)
     if parts.train.inputs.shape[1:] != parts.test.inputs.shape[1:]:
         raise UserError(
             f"{path}: examples have shape {parts.train.inputs.shape[1:]} in {names[0]}, "
@@ -228,10 +236,12 @@ def _npz(path: pathlib.Path) -> DataSet:
 
 def _checked(path: pathlib.Path, name: str, inputs: np.ndarray, labels: np.ndarray) -> Split:
     labels = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    if labels.ndim != 1 or len(inputs) != len(labels) or not len(labels):
+    if labels.ndim != 1 or inputs.shape[:1] != labels.shape or not len(labels):
         raise UserError(f"{path}: {name} of shape {inputs.shape} does not go with labels of shape {labels.shape}.")
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise UserError(f"{path}: labels must be integers from 0 on; they are {labels.dtype}, from {labels.min()}.")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"{path}: labels must be integers from 0 on; those of {name} are {labels.dtype}.")
+    if labels.min() < 0:
+        raise UserError(f"{path}: labels must be integers from 0 on; those of {name} begin at {labels.min()}.")
     if inputs.ndim < 2 or not (np.issubdtype(inputs.dtype, np.number) or inputs.dtype == bool):
         raise UserError(f"{path}: {name} must be numbers [n, …]; it is {inputs.dtype} of shape {inputs.shape}.")
     if not np.isfinite(inputs).all():

@@ -91,7 +91,7 @@ def permuted(key: PRNGKey, positions: Int[Array, "*shape"], length: int) -> Int[
     >>> sorted(permuted(jax.random.key(0), jnp.arange(5), 5).tolist())
     [0, 1, 2, 3, 4]
     """
-    columns = max(int(length**0.5), 1)
+    columns = max(round(length**0.5), 1)
     rows = -(-length // columns)
     round_keys = jax.random.bits(key, (2 * NUM_ROUNDS,))
 

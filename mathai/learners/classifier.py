@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -119,7 +120,8 @@ def make(config: Config, train: Examples, test: Examples, *, num_classes: int | 
       Rethinking the Inception Architecture for Computer Vision, section 7.
     """
     if num_classes is None:
-        num_classes = int(max(jnp.max(train.labels), jnp.max(test.labels))) + 1
+        # In NumPy, so that it is known also where `make` is called in a function that is traced.
+        num_classes = int(max(np.asarray(examples.labels).max() for examples in (train, test))) + 1
     model = make_model(config, num_classes)
     updates_per_epoch = steps_per_epoch(len(train.labels), config.batch_size)
     loss_of = _make_loss(config, num_classes)

@@ -136,6 +136,8 @@ def _checked(scores: ArrayLike, labels: ArrayLike, where: ArrayLike | None) -> t
     classes = jnp.asarray(labels)
     if not jnp.issubdtype(classes.dtype, jnp.integer):
         raise TypeError(f"labels must be integers, got {classes.dtype}")
+    if jnp.iinfo(classes.dtype).bits < 32:
+        classes = classes.astype(jnp.int32)  # products with the number of classes would wrap in a byte
     chex.assert_shape(classes, wide.shape[:-1])
     mask = jnp.ones(classes.shape, bool) if where is None else _numerics.broadcast_mask(where, classes.shape)
     return wide, classes, mask

@@ -26,12 +26,14 @@ from mathai.learners.base import Learner
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = "tests/experiments/tiny_config.py"
+TINY_CLASSIFIER = "tests/experiments/tiny_classifier.py"
 
 
 class Programs:
     """`python -m experiments.…` from the repository root, with the tests' compilation cache."""
 
     config = f"--config={TINY}"
+    classifier_config = f"--config={TINY_CLASSIFIER}"
 
     @staticmethod
     def command(program, *flags):
@@ -86,6 +88,12 @@ def once(tmp_path_factory):
 def tiny_config():
     """The tiny config, unlocked."""
     return runpy.run_path(str(ROOT / TINY))["get_config"]()
+
+
+@pytest.fixture
+def digits_config():
+    """The tiny config of a classifier, unlocked."""
+    return runpy.run_path(str(ROOT / TINY_CLASSIFIER))["get_config"]()
 
 
 @contextlib.contextmanager

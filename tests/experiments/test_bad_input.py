@@ -25,6 +25,10 @@ CASES = {
     "a platform that is not there": (["--platform=gpu"], r"--platform=gpu was demanded, but JAX finds only cpu"),
     "an argument that is no flag": (["overwrite"], r"unexpected argument 'overwrite': every option is a flag"),
     "NaN": (["--config.learner.learning_rate=1e30"], r"metric '\w+' is NaN at step \d+; no checkpoint .* Lower"),
+    "a misspelt data set": (
+        ["--config=configs/mlp_digits.py", "--config.data.name=digts"],
+        r"config\.data\.name is 'digts' \(did you mean 'digits'\?\); it must be one of digits, mnist",
+    ),
     "no workdir of a run": (["evaluate", "--workdir={fresh}"], r"config\.json cannot be read .*the workdir of a run"),
 }
 
@@ -39,7 +43,8 @@ def test_a_mistake_ends_in_one_line(programs, tmp_path, case):
     names = {"file": tmp_path / "file", "unknown": tmp_path / "unknown.py", "fresh": tmp_path / "run"}
     flags = [flag.format(**names) for flag in flags]
     if flags[0] != "evaluate":
-        flags = ["train", programs.config, f"--workdir={tmp_path / 'run'}", *flags]
+        config = [] if any(flag.startswith("--config=") for flag in flags) else [programs.config]
+        flags = ["train", *config, f"--workdir={tmp_path / 'run'}", *flags]
     done = programs.run(*flags)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -96,6 +101,47 @@ def test_an_unknown_name_is_refused_with_the_list(tiny_config, train_here, tmp_p
     tiny_config[field] = value
     with pytest.raises(UserError, match=message):
         train_here(tiny_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "message"),
+    [
+        ("data", "name", "minst", r"config\.data\.name is 'minst' \(did you mean 'mnist'\?\)"),
+        ("data", "name", "mnist", "data set mnist needs --config.data.directory, the folder with train-images"),
+        ("data", "name", "own.npz", "data set /.*own.npz cannot be read: there is no such file"),
+        ("data", "name", 3, "config.data.name is 3; it must be of type str"),
+        ("data", "evaluate_on", "train", "config.data.evaluate_on is 'train'; it must be 'test' or 'validation'"),
+        ("learner", "batch_size", 5000, "batch_size is 5000; it must be from 1 to 1438, the number of examples"),
+        ("learner", "num_epochs", 0, "would make 0 updates; raise"),
+        ("learner", "model", "mpl", "model 'mpl' is unknown; use 'mlp' or 'convnet'"),
+        ("learner", "normalization", "group", "normalization 'group' is unknown"),
+        ("learner", "loss", "hinge", "loss 'hinge' is unknown"),
+        ("learner", "schedule", "step", "schedule 'step' is unknown"),
+        ("learner", "hidden_sizes", (0,), "positive widths"),
+        ("learner", "dropout_rate", 1.5, r"rate must be in \[0, 1\], got 1.5"),
+        ("run", "best_metric", "acuracy", "best_metric is 'acuracy' .did you mean 'accuracy'.*; evaluation gives acc"),
+    ],
+)
+def test_a_wrong_value_for_labelled_data_is_refused_before_anything_is_written(
+    digits_config, train_here, tmp_path, section, field, value, message
+):
+    with digits_config.ignore_type():
+        digits_config[section][field] = value
+    with pytest.raises(UserError, match=message) as caught:
+        train_here(digits_config, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_a_directory_without_the_files_is_named_with_those_that_are_missing(digits_config, train_here, tmp_path, name):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-images-idx3-ubyte").write_bytes(b"")
+    digits_config.data.name, digits_config.data.directory = name, str(tmp_path / "data")
+    missing = "train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte"
+    with pytest.raises(UserError, match=rf"data set {name}: no {missing} \(or \.gz\); looked in .*data\.$"):
+        train_here(digits_config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

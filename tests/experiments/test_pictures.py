@@ -1,4 +1,4 @@
-"""The learning curve: a PNG with labels, the numbers of the log, and a band over seeds."""
+"""Pictures of a run: a PNG each, with labels, the numbers that they were given, and what the eye is to find."""
 
 import json
 
@@ -29,7 +29,7 @@ def draw(tmp_path, monkeypatch):
     def picture(rows, metric="episode_return"):
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         path = pictures.learning_curves(tmp_path, (metric,), "ppo on CartPole-v1")
-        return path, closed[-1].axes[0]
+        return path, closed[-1].axes[0] if closed else None
 
     yield picture
     for figure in closed:
@@ -90,3 +90,105 @@ def test_a_metric_that_no_row_has_gives_no_picture(tmp_path, draw):
     path, _ = draw(ONE_SEED, "score")
     assert path is None
     assert not (tmp_path / "learning_curve.png").exists()
+
+
+# What a classifier gets wrong
+
+IMAGES = np.arange(5 * 2 * 3).reshape(5, 2, 3) / 29
+LABELS = np.array([0, 0, 1, 2, 2])
+# right; taken for 1; right; taken for 0 by far; taken for 1
+PROBABILITIES = np.array([[0.8, 0.1, 0.1], [0.3, 0.7, 0.0], [0.0, 1.0, 0.0], [0.9, 0.1, 0.0], [0.1, 0.5, 0.4]])
+CLASSES = ("cat", "dog", "bird")
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Figures as they are when they have been saved, in order."""
+    closed, close = [], pictures.plt.close
+    monkeypatch.setattr(pictures.plt, "close", closed.append)
+    yield closed
+    for figure in closed:
+        close(figure)
+
+
+def is_drawn(path):
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert matplotlib.image.imread(path)[..., :3].std() > 0.01
+    return [other.name for other in path.parent.iterdir()] == [path.name]  # nothing else is left
+
+
+def test_a_confusion_matrix_shows_the_counts_and_their_shares(tmp_path, figures):
+    path = pictures.confusion_matrix(tmp_path, PROBABILITIES, LABELS, CLASSES)
+    assert path == tmp_path / "confusion_matrix.png"
+    assert is_drawn(path)
+    panel = figures[0].axes[0]
+    np.testing.assert_array_equal(panel.images[0].get_array(), [[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, 0.0]])
+    # texts lie at (column, row); zeros are left out
+    texts = {text.get_position(): text.get_text() for text in panel.texts}
+    assert texts == {(0, 0): "1", (1, 0): "1", (1, 1): "1", (0, 2): "1", (1, 2): "1"}
+
+
+def test_a_confusion_matrix_is_labelled(tmp_path, figures):
+    pictures.confusion_matrix(tmp_path, PROBABILITIES, LABELS, CLASSES)
+    panel = figures[0].axes[0]
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("predicted class", "true class")
+    assert panel.get_title() == "accuracy 0.4000 on 5 examples"
+    for axis in (panel.xaxis, panel.yaxis):
+        assert [label.get_text() for label in axis.get_ticklabels()] == list(CLASSES)
+    assert panel.yaxis_inverted()  # the first class is on top
+    assert figures[0].axes[1].get_ylabel() == "share of the true class"
+
+
+def test_a_class_without_examples_leaves_its_row_empty(tmp_path, figures):
+    pictures.confusion_matrix(tmp_path, PROBABILITIES[:3], LABELS[:3], CLASSES)
+    np.testing.assert_array_equal(figures[0].axes[0].images[0].get_array()[2], [0.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(("num_classes", "has_numbers"), [(30, True), (31, False)])
+def test_many_classes_are_drawn_without_numbers(tmp_path, figures, num_classes, has_numbers):
+    names = tuple(map(str, range(num_classes)))
+    path = pictures.confusion_matrix(tmp_path, np.eye(num_classes), np.arange(num_classes), names)
+    assert is_drawn(path)
+    panel = figures[0].axes[0]
+    assert panel.get_title() == f"accuracy 1.0000 on {num_classes} examples"
+    assert len(panel.texts) == (num_classes if has_numbers else 0)
+
+
+def shown(figure):
+    """Titles and images of the panels of a figure, as drawn."""
+    panels = [panel for panel in figure.axes if panel.images]
+    return [panel.get_title() for panel in panels], [np.asarray(panel.images[0].get_array()) for panel in panels]
+
+
+def test_the_worst_mistakes_come_first_with_their_probabilities(tmp_path, figures):
+    path = pictures.worst_mistakes(tmp_path, IMAGES, PROBABILITIES, LABELS, CLASSES)
+    assert path == tmp_path / "worst_mistakes.png"
+    assert is_drawn(path)
+    titles, images = shown(figures[0])
+    # the label of example 3 had probability 0, that of 1 had 0.3, that of 4 had 0.4
+    assert titles == ["bird (0.0%)\nnot cat (90.0%)", "cat (30.0%)\nnot dog (70.0%)", "bird (40.0%)\nnot dog (50.0%)"]
+    np.testing.assert_array_equal(images, IMAGES[[3, 1, 4]])
+    assert figures[0].get_suptitle() == "3 of 5 wrong; the 3 worst"
+
+
+def test_no_more_mistakes_are_drawn_than_there_is_room_for(tmp_path, figures):
+    pictures.worst_mistakes(tmp_path, IMAGES, PROBABILITIES, LABELS, CLASSES, rows=1, columns=2)
+    assert len(shown(figures[0])[0]) == 2
+    assert figures[0].get_suptitle() == "3 of 5 wrong; the 2 worst"
+    pictures.worst_mistakes(tmp_path, IMAGES, PROBABILITIES, LABELS, CLASSES, rows=5, columns=2)
+    assert len(figures[1].axes) == 4  # two rows, the last of which is half empty
+    assert not any(panel.axison for panel in figures[1].axes)
+
+
+@pytest.mark.parametrize(("channels", "drawn"), [(1, (2, 3)), (3, (2, 3, 3)), (4, (2, 3, 4))])
+def test_images_with_channels_are_drawn_in_grey_or_colour(tmp_path, figures, channels, drawn):
+    images = np.repeat(IMAGES[..., None], channels, -1)
+    assert is_drawn(pictures.worst_mistakes(tmp_path, images, PROBABILITIES, LABELS, CLASSES))
+    assert {image.shape for image in shown(figures[0])[1]} == {drawn}
+
+
+def test_where_all_is_right_there_is_no_picture_and_none_of_before(tmp_path):
+    pictures.worst_mistakes(tmp_path, IMAGES, PROBABILITIES, LABELS, CLASSES)
+    assert (tmp_path / "worst_mistakes.png").exists()
+    assert pictures.worst_mistakes(tmp_path, IMAGES, np.eye(3)[LABELS], LABELS, CLASSES) is None
+    assert list(tmp_path.iterdir()) == []

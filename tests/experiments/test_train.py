@@ -140,7 +140,7 @@ def test_the_last_checkpoints_and_the_best_are_there(finished, rows):
 
 def test_the_summary_is_the_last_evaluation(finished, rows):
     summary = json.loads((finished[0] / "summary.json").read_text())
-    assert (summary["algorithm"], summary["environment"]) == ("ppo", "CartPole-v1")
+    assert (summary["algorithm"], summary["problem"]) == ("ppo", "CartPole-v1")
     assert (summary["updates"], summary["seeds"], summary["this_process"]["updates"]) == (240, 1, 240)
     last = rows(finished[0])[-1]
     for name in ("episode_return", "episode_return_std", "episode_length"):
