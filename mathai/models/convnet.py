@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mathai.models.layers import Activation, Dropout, normalize
+from mathai.models.layers import Activation, Conv, Dropout, normalize
 from mathai.models.mlp import MLP
 from mathai.nn import activations
 
@@ -52,8 +52,7 @@ class ConvNet(nn.Module):
         for num_channels in self.channels:
             if min(x.shape[-3:-1]) < 2:
                 raise ValueError(f"ConvNet: {len(self.channels)} blocks are too many; nothing is left to halve.")
-            kernel = (self.kernel_size, self.kernel_size)
-            x = nn.Conv(num_channels, kernel, use_bias=self.normalization != "batch", kernel_init=_HE)(x)
+            x = Conv(num_channels, self.kernel_size, use_bias=self.normalization != "batch")(x)
             x = self.activation(normalize(self.normalization, _max_pool(x), train=train))
         x = x.reshape(*x.shape[:-3], -1)
         x = Dropout(self.dropout_rate)(x, train=train)
@@ -68,6 +67,3 @@ def _max_pool(x: Float[Array, "*batch height width channels"]) -> Float[Array, "
     height, width = x.shape[-3] // 2 * 2, x.shape[-2] // 2 * 2
     rows = jnp.maximum(x[..., 0:height:2, :, :], x[..., 1:height:2, :, :])
     return jnp.maximum(rows[..., 0:width:2, :], rows[..., 1:width:2, :])
-
-
-_HE = nn.initializers.he_normal()

@@ -208,3 +208,35 @@ def test_a_normalization_becomes_a_submodule_of_its_caller(name, names):
 def test_an_unknown_normalization_is_named():
     with pytest.raises(ValueError, match="normalization 'group' is unknown; use 'none', 'batch' or 'layer'"):
         layers.normalize("group", X, train=False)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_a_convolution_and_its_gradient_are_flax(size):
+    x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4, 2))  # two batch axes
+    model, peer = layers.Conv(3, size), nn.Conv(3, (size, size))
+    variables = model.init(jax.random.key(1), x)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, peer.init(jax.random.key(1), x))
+    variables = jax.tree.map(lambda leaf: leaf + 0.1, variables)  # a bias that is not 0
+
+    def results(model):
+        return jax.value_and_grad(lambda v, x: jnp.sum(jnp.sin(model.apply(v, x))), argnums=(0, 1))(variables, x)
+
+    np.testing.assert_allclose(model.apply(variables, x), peer.apply(variables, x), rtol=1e-5, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), results(model), results(peer))
+
+
+def test_a_convolution_without_bias_has_a_kernel_alone():
+    variables = layers.Conv(3, use_bias=False).init(jax.random.key(1), jnp.zeros((1, 4, 4, 2)))
+    assert jax.tree.map(jnp.shape, variables) == {"params": {"kernel": (3, 3, 2, 3)}}
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_both_forms_of_the_convolution_agree(size):
+    # On a CPU the product of patches is used, elsewhere XLA's convolution.
+    x, kernel = (
+        jax.random.normal(jax.random.key(0), (2, 5, 4, 2)),
+        jax.random.normal(jax.random.key(1), (size, size, 2, 3)),
+    )
+    np.testing.assert_allclose(
+        layers._convolve_by_product(x, kernel), layers._convolve(x, kernel), rtol=1e-5, atol=1e-5
+    )
