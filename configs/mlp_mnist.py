@@ -3,7 +3,7 @@ r"""A multilayer perceptron on MNIST.
     python -m experiments.train --config=configs/mlp_mnist.py --workdir=runs/mlp_mnist \
             --config.data.directory=DIR
 
-Two x86-64 cores: TODO
+Two x86-64 cores: 50 s. Test accuracy 0.986 after 10 epochs (one seed).
 """
 
 from experiments.configuration import make_config
