@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Shaped
 
 from mathai.models.layers import Activation, Conv, Dropout, normalize
 from mathai.models.mlp import MLP
@@ -42,7 +43,7 @@ class ConvNet(nn.Module):
     kernel_size: int = 3
     activation: Activation = activations.relu
     normalization: str = "batch"
-    dropout_rate: float | Float[Array, ""] = 0.0
+    dropout_rate: Shaped[ArrayLike, ""] = 0.0
 
     @nn.compact
     def __call__(

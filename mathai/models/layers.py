@@ -5,7 +5,8 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Shaped
 
 from mathai.nn import feedforward, regularization
 from mathai.nn.regularization import BatchStatistics
@@ -129,7 +130,7 @@ class Dropout(nn.Module):
       rate: probability of dropping; may be traced.
     """
 
-    rate: float | Float[Array, ""]
+    rate: Shaped[ArrayLike, ""]
 
     @nn.compact
     def __call__(self, x: Float[Array, "*shape"], *, train: bool = False) -> Float[Array, "*shape"]:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import flax.linen as nn
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Shaped
 
 from mathai.models.layers import Activation, Dropout, Linear, normalize
 from mathai.nn import activations
@@ -42,7 +43,7 @@ class MLP(nn.Module):
     sizes: Sequence[int]
     activation: Activation = activations.relu
     normalization: str = "none"
-    dropout_rate: float | Float[Array, ""] = 0.0
+    dropout_rate: Shaped[ArrayLike, ""] = 0.0
     initializer: str = "he"
 
     @nn.compact

@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import Array
 
 FEW_CLASSES = 16  # sums over so few are written out
-GRID = 4096.0  # leading parts of exponentials are multiples of 1/4096: exact sums of up to 4096 of them
+GRID = 4096.0
 
 
 def peak(z: Array, axis: int) -> Array:
@@ -38,8 +38,9 @@ def exponentials(z: Array, maximum: Array) -> Array:
     # Knuth's TwoSum: difference + error is z − max z exactly.
     negated = difference - z
     error = (z - (difference - negated)) - (maximum + negated)
-    far = difference < math.log(jnp.finfo(z.dtype).tiny)
-    return jnp.where(z == maximum, 1, jnp.where(far, 0, jnp.exp(difference) * (1 + error)))
+    near = (z != maximum) & (difference > math.log(jnp.finfo(z.dtype).tiny))
+    # exp(d + e) is exp(d) / (1 − e). XLA keeps what ends with a division, and computes again what does not.
+    return jnp.exp(differences(z, maximum)) / (1 - jnp.where(near, error, 0))
 
 
 def differences(z: Array, maximum: Array) -> Array:
@@ -50,29 +51,27 @@ def differences(z: Array, maximum: Array) -> Array:
 def total(z: Array, maximum: Array, axis: int) -> Array:
     """Σ exp(z − max z), the axis kept; 1 for a row of −∞, whose quotients are then 0."""
     leading, trailing = _sums(z, maximum, axis)
-    result = (leading + trailing) / GRID
+    result = leading + trailing
     return jnp.where(result == 0, 1, result)
 
 
 def excess(z: Array, maximum: Array, axis: int) -> Array:
     """Σ exp(z − max z) − 1, the axis kept, without cancellation: leading parts are exact; 0 for a row of −∞."""
     leading, trailing = _sums(z, maximum, axis)
-    return jnp.where(leading == 0, 0, ((leading - GRID) + trailing) / GRID)
+    return jnp.where(leading == 0, 0, (leading - 1) + trailing)
 
 
 def _sums(z: Array, maximum: Array, axis: int) -> tuple[Array, Array]:
-    """GRID · Σ exp(z − max z) in two parts: of whole numbers, and of what is left."""
-
-    def parts(z):
-        scaled = GRID * exponentials(z, maximum)
-        leading = jnp.round(scaled)
-        return leading, scaled - leading
-
+    """Σ exp(z − max z) in two parts: of multiples of 1/4096, exact for up to 4096 classes, and of what is left."""
     if 0 < z.shape[axis] <= FEW_CLASSES:
-        leading, trailing = zip(*(parts(column) for column in _columns(z, axis)), strict=True)
-        return functools.reduce(jnp.add, leading), functools.reduce(jnp.add, trailing)
-    leading, trailing = parts(z)
-    return jnp.sum(leading, axis, keepdims=True), jnp.sum(trailing, axis, keepdims=True)
+        scaled = [GRID * exponentials(column, maximum) for column in _columns(z, axis)]
+        whole = functools.reduce(jnp.add, [jnp.round(x) for x in scaled])
+        return whole / GRID, functools.reduce(jnp.add, [x - jnp.round(x) for x in scaled]) / GRID
+    # (x + s) − s is x on the grid, and faster than rounding; the barrier hides s, or XLA would simplify it to x.
+    shift = lax.optimization_barrier(jnp.asarray(2.0 ** jnp.finfo(z.dtype).nmant / GRID, z.dtype))
+    exponential = exponentials(z, maximum)
+    leading = (exponential + shift) - shift
+    return jnp.sum(leading, axis, keepdims=True), jnp.sum(exponential - leading, axis, keepdims=True)
 
 
 def _columns(z: Array, axis: int) -> list[Array]:

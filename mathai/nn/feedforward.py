@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from mathai.nn.activations import identity, identity_derivative, relu, relu_derivative
 
@@ -53,7 +53,7 @@ class Trace(NamedTuple):
     activations: tuple[Array, ...]
 
 
-def init(key: Key[Array, ""], sizes: Sequence[int], *, initializer: str = "he") -> tuple[Layer, ...]:
+def init(key: PRNGKeyArray, sizes: Sequence[int], *, initializer: str = "he") -> tuple[Layer, ...]:
     """Random layers: normal weights whose variance keeps the signal's, zero biases.
 
         W ~ N(0, 2/n_in)               "he", for relu

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Key, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
 
 from mathai.nn import _numerics
 
@@ -42,7 +42,7 @@ class BatchStatistics(NamedTuple):
 
 
 def dropout(
-    key: Key[Array, ""] | None,
+    key: PRNGKeyArray | None,
     a: Float[ArrayLike, "*shape"],
     rate: Shaped[ArrayLike, ""],
     *,

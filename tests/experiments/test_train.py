@@ -366,7 +366,7 @@ def test_several_seeds_in_one_program(joint, rows, short_config, train_here, sig
     assert score["per_seed"] == rows(workdir)[-1]["evaluation/episode_return"]
     assert score["interquartile_mean"] == pytest.approx(np.mean(score["per_seed"]))  # three are too few to cut any
     assert min(score["per_seed"]) <= score["interval_95"][0] <= score["interval_95"][1] <= max(score["per_seed"])
-    assert re.search(r"3 seeds: interquartile mean \d+\.\d\d, 95 % interval \d+\.\d\d to \d+\.\d\d, worst", printed)
+    assert re.search(r"3 seeds: interquartile mean [\d.]+, 95 % interval [\d.]+ to [\d.]+, worst [\d.]+", printed)
     assert (workdir / "learning_curve.png").exists()
 
     # interrupted and resumed
@@ -440,7 +440,7 @@ def test_evaluate_refuses_a_corrupt_checkpoint_in_one_line(copy, programs, flip_
 
 def test_evaluate_of_several_seeds_gives_their_interval(joint, evaluate_here):
     printed = evaluate_here(joint[0], "last")
-    assert re.search(r"episode_return \d+\.\d\d  \(interquartile mean of 3 seeds, 95 % interval \d+", printed)
+    assert re.search(r"episode_return [\d.]+  \(interquartile mean of 3 seeds, 95 % interval [\d.]+ to", printed)
 
 
 # The scores that the config promises.

@@ -1,5 +1,7 @@
 """Accuracy, confusion matrix and calibration error against counts by hand and scikit-learn."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -198,6 +200,7 @@ def test_the_derivative_of_accuracy_is_0_and_that_of_calibration_is_of_the_confi
 
 @by_name
 def test_mistakes_are_refused(function):
+    function = inspect.unwrap(function)  # our own messages, even where jaxtyping would check first
     s, labels = jnp.zeros((4, 3)), jnp.zeros(4, int)
     with pytest.raises(AssertionError, match="shape"):
         function(s, jnp.zeros((4, 1), int))
