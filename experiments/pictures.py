@@ -4,11 +4,8 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from experiments import metrics
@@ -141,12 +138,9 @@ def _curve(panel: Any, x: Sequence[float], values: Sequence[Any], label: str, st
 
 def _save(path: pathlib.Path, draw: Callable[[Any], None], size: tuple[float, float]) -> pathlib.Path:
     """Draw a figure into a file that is there whole or not at all."""
-    figure = plt.figure(figsize=size, layout="constrained")
-    try:
-        draw(figure)
-        temporary = path.with_name(f".{path.name}")
-        figure.savefig(temporary, dpi=130, format="png")
-        temporary.replace(path)
-    finally:
-        plt.close(figure)
+    figure = Figure(figsize=size, layout="constrained")
+    draw(figure)
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, dpi=130, format="png")
+    temporary.replace(path)
     return path

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from numpy.typing import ArrayLike
 
 
 def interquartile_mean(values: Sequence[float]) -> float:
@@ -17,7 +17,7 @@ def interquartile_mean(values: Sequence[float]) -> float:
     >>> interquartile_mean([0.0, 10.0, 12.0, 99.0])
     11.0
     """
-    return float(stats.trim_mean(np.asarray(values, np.float64), 0.25))
+    return float(_middle_half(values).mean(-1))
 
 
 def bootstrap_interval(
@@ -30,7 +30,7 @@ def bootstrap_interval(
     """
     values = np.asarray(values, np.float64)
     drawn = values[np.random.default_rng(seed).integers(len(values), size=(num_resamples, len(values)))]
-    means = stats.trim_mean(drawn, 0.25, axis=1)
+    means = _middle_half(drawn).mean(-1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
@@ -53,3 +53,9 @@ def format_score(score: float) -> str:
     ('500.00', '0.9877')
     """
     return f"{score:.2f}" if abs(score) >= 10 else f"{score:.4g}"
+
+
+def _middle_half(values: ArrayLike) -> np.ndarray:
+    ordered = np.sort(np.asarray(values, np.float64), axis=-1)
+    cut = ordered.shape[-1] // 4
+    return ordered[..., cut : ordered.shape[-1] - cut]

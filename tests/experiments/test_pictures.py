@@ -21,19 +21,28 @@ FIVE_SEEDS = [
 
 
 @pytest.fixture
-def draw(tmp_path, monkeypatch):
+def figures(monkeypatch):
+    """The figures that are made, in order."""
+    made, make = [], pictures.Figure
+
+    def make_and_keep(**options):
+        made.append(make(**options))
+        return made[-1]
+
+    monkeypatch.setattr(pictures, "Figure", make_and_keep)
+    return made
+
+
+@pytest.fixture
+def draw(tmp_path, figures):
     """Draw rows; returns the path and the axes."""
-    closed, close = [], pictures.plt.close
-    monkeypatch.setattr(pictures.plt, "close", closed.append)
 
     def picture(rows, metric="episode_return"):
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         path = pictures.learning_curves(tmp_path, (metric,), "ppo on CartPole-v1")
-        return path, closed[-1].axes[0] if closed else None
+        return path, figures[-1].axes[0] if figures else None
 
-    yield picture
-    for figure in closed:
-        close(figure)
+    return picture
 
 
 def test_the_picture_is_a_png_with_something_on_it(tmp_path, draw):
@@ -99,16 +108,6 @@ LABELS = np.array([0, 0, 1, 2, 2])
 # right; taken for 1; right; taken for 0 by far; taken for 1
 PROBABILITIES = np.array([[0.8, 0.1, 0.1], [0.3, 0.7, 0.0], [0.0, 1.0, 0.0], [0.9, 0.1, 0.0], [0.1, 0.5, 0.4]])
 CLASSES = ("cat", "dog", "bird")
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Figures as they are when they have been saved, in order."""
-    closed, close = [], pictures.plt.close
-    monkeypatch.setattr(pictures.plt, "close", closed.append)
-    yield closed
-    for figure in closed:
-        close(figure)
 
 
 def is_drawn(path):
