@@ -40,9 +40,10 @@ def main(argv: list[str]) -> None:
     for name in FLAGS.suite:
         if name not in SUITES:
             raise UserError(f"suite {name!r} is unknown; use {', '.join(SUITES)}.")
-    for name in FLAGS.suite:
+    suites = [(name, SUITES[name]()) for name in FLAGS.suite]  # so that a flag that is missing is missed at once
+    for name, cases in suites:
         progress.say("suite", f"{name} on {jax.devices()[0].device_kind}, median of {FLAGS.repeats} runs in turn")
-        for case in SUITES[name]():
+        for case in cases:
             rows = run_case(case, FLAGS.repeats)
             for row in rows:
                 progress.say("", describe(row))

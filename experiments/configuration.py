@@ -98,6 +98,8 @@ def learner_config(config: ml_collections.ConfigDict) -> Any:
 def check_types(section: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Raise a `UserError` for a value that is not of the type of its default."""
     for name, value in given.items():
+        if name not in defaults:
+            raise UserError(f"config.{section} has no field {name!r}{did_you_mean(name, defaults)}.")
         default = defaults[name]
         if isinstance(default, bool) or isinstance(value, bool):
             fits = isinstance(default, bool) and isinstance(value, bool)

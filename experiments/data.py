@@ -26,6 +26,7 @@ DEFAULTS = {
     "evaluate_on": "test",  # or "validation": every tenth training example, which then is not trained on
 }
 TEST_FRACTION, VALIDATION_FRACTION = 0.2, 0.1
+MOST_LABEL = 99_999
 IDX_MAGIC = 0x08  # unsigned bytes
 UNREADABLE = (OSError, EOFError, NotImplementedError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)  # of .npz
 NPZ_NAMES = (("train_inputs", "train_labels", "test_inputs", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))
@@ -218,6 +219,8 @@ def _npz(path: pathlib.Path) -> DataSet:
             f"{path} holds {', '.join(arrays) or 'nothing'}; it must hold {' or '.join(map(', '.join, NPZ_NAMES))}, "
             "the last two of which may be missing."
         )
+    if strangers := {name for other in NPZ_NAMES if other != names for name in other} & set(arrays):
+        raise UserError(f"{path} mixes two ways of naming: {', '.join(names[:2])} and {', '.join(sorted(strangers))}.")
     train = _checked(path, names[0], arrays[names[0]], arrays[names[1]])
     if (names[2] in arrays) != (names[3] in arrays):
         raise UserError(f"{path} holds only one of {names[2]} and {names[3]}; it must hold both or neither.")
@@ -240,11 +243,13 @@ def _checked(path: pathlib.Path, name: str, inputs: np.ndarray, labels: np.ndarr
         raise UserError(f"{path}: {name} of shape {inputs.shape} does not go with labels of shape {labels.shape}.")
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"{path}: labels must be integers from 0 on; those of {name} are {labels.dtype}.")
-    if labels.min() < 0:
-        raise UserError(f"{path}: labels must be integers from 0 on; those of {name} begin at {labels.min()}.")
-    if inputs.ndim < 2 or not (np.issubdtype(inputs.dtype, np.number) or inputs.dtype == bool):
+    if labels.min() < 0 or labels.max() > MOST_LABEL:
+        span = f"from {labels.min()} to {labels.max()}"
+        raise UserError(f"{path}: labels must be integers from 0 to {MOST_LABEL:,}; those of {name} are {span}.")
+    if inputs.ndim < 2 or inputs.dtype.kind not in "biuf":
         raise UserError(f"{path}: {name} must be numbers [n, …]; it is {inputs.dtype} of shape {inputs.shape}.")
+    with np.errstate(over="ignore"):
+        inputs = inputs if inputs.dtype == np.uint8 else inputs.astype(np.float32)
     if not np.isfinite(inputs).all():
-        raise UserError(f"{path}: {name} holds NaN or infinite numbers.")
-    inputs = inputs if inputs.dtype == np.uint8 else inputs.astype(np.float32)
+        raise UserError(f"{path}: {name} holds NaN, or numbers that are infinite in float32.")
     return Split(inputs, labels.astype(np.int32))

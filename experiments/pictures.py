@@ -10,6 +10,7 @@ from matplotlib.ticker import EngFormatter
 
 from experiments import metrics
 from experiments.statistics import bootstrap_interval, interquartile_mean
+from mathai.nn import scores
 
 AXES = {"env_steps": "environment steps (per seed)", "examples": "training examples (per seed)", "step": "updates"}
 MOST_CLASSES = 30  # beyond, a confusion matrix has no room for numbers
@@ -43,8 +44,7 @@ def confusion_matrix(
 ) -> pathlib.Path:
     """Draw how often each class was taken for each other one; colours are shares of the true class."""
     num_classes = len(class_names)
-    counts = np.zeros((num_classes, num_classes), int)
-    np.add.at(counts, (labels, probabilities.argmax(-1)), 1)
+    counts = np.asarray(scores.confusion_matrix(probabilities, labels))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
 
     def draw(figure):

@@ -12,6 +12,8 @@ from experiments.configuration import learner_config, learner_module
 from experiments.errors import UserError
 from mathai.learners.base import Learner
 
+LEARNS_ON_DATA = ("classifier",)
+
 
 class Task(NamedTuple):
     """A learner, how often to update it, and with what.
@@ -56,8 +58,11 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
 
 
 def _builder(config: ml_collections.ConfigDict) -> Callable[[ml_collections.ConfigDict, Any, Any], Task]:
-    """Choose who builds the task: by what the config learns on."""
-    if "data" in config:
+    """Choose who builds the task: by what the algorithm learns on."""
+    section = "data" if config.algorithm in LEARNS_ON_DATA else "environment"
+    if section not in config:
+        raise UserError(f"algorithm {config.algorithm!r} learns on config.{section}, which this config lacks.")
+    if section == "data":
         from experiments.classification import make_task
     else:
         from experiments.reinforcement import make_task

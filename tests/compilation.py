@@ -1,4 +1,4 @@
-"""Compiling what is tested for its logic, not for its speed or its last bits, in half the time."""
+"""Tests of logic leave out XLA's expensive optimizations and compile in half the time; tests of last bits do not."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,15 +7,11 @@ import jax
 
 
 @contextlib.contextmanager
-def compiled_quickly() -> Iterator[None]:
-    """Leave out XLA's expensive optimizations."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def optimizations(wanted: bool) -> Iterator[None]:
+    """Compile with XLA's optimizations, or quickly."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", not wanted)
     try:
         yield
     finally:
-        jax.config.update("jax_disable_most_optimizations", False)
-
-
-def is_slow_tier(config: object) -> bool:
-    """Whether the tests that learn to a score are to run: they keep every optimization."""
-    return "not slow" not in config.option.markexpr
+        jax.config.update("jax_disable_most_optimizations", before)

@@ -6,7 +6,7 @@ E[x²] − E[x]², which is faster and loses 1 + μ²/σ² ulp.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -25,38 +25,39 @@ LEAST_DIGITS = 5.0
 TRAINING_STEPS = 50
 
 
-def cases(*, with_peers: bool, num_elements: int) -> list[Case]:
+def cases(*, with_peers: bool, num_elements: int) -> Iterator[Case]:
     """Every formula forward, and forward with its gradient, on so many elements; then training."""
+    for case in _formulas(num_elements):
+        yield case if with_peers else case._replace(contestants=case.contestants[:1])
+    yield _training(with_peers)
+
+
+def _formulas(num_elements: int) -> Iterator[Case]:
     keys = iter(jax.random.split(jax.random.key(0), 16))
     x, cotangent = (jax.random.normal(next(keys), (num_elements,)) for _ in range(2))
     x, labels = 3 * x, (cotangent > 0).astype(x.dtype)
-    result = []
     for name in ("sigmoid", "tanh", "relu", "leaky_relu", "softplus", "log_sigmoid"):
         peer = getattr(jax.nn, name)
-        result += _pair(name, getattr(activations, name), {"jax.nn": peer}, (x,), cotangent)
+        yield from _pair(name, getattr(activations, name), {"jax.nn": peer}, (x,), cotangent)
     for name, ours, peer, arguments in (
         ("binary_cross_entropy", losses.binary_cross_entropy, optax.sigmoid_binary_cross_entropy, (x, labels)),
         ("sigmoid_focal", losses.sigmoid_focal, optax.sigmoid_focal_loss, (x, labels)),
         ("huber", losses.huber, optax.huber_loss, (x, cotangent)),
         ("squared_error", losses.squared_error, optax.squared_error, (x, cotangent)),
     ):
-        result += _pair(name, ours, {"optax": peer}, arguments, jnp.ones_like(x))
+        yield from _pair(name, ours, {"optax": peer}, arguments, jnp.ones_like(x))
     for num_classes in CLASSES:
         rows = num_elements // num_classes
-        result += _of_rows(x[: rows * num_classes].reshape(rows, -1), cotangent[: rows * num_classes], next(keys))
-    if not with_peers:
-        result = [case._replace(contestants=case.contestants[:1]) for case in result]
-    return [*result, _training(with_peers)]
+        yield from _of_rows(x[: rows * num_classes].reshape(rows, -1), cotangent[: rows * num_classes], next(keys))
 
 
-def _of_rows(z: jax.Array, cotangent: jax.Array, key: jax.Array) -> list[Case]:
+def _of_rows(z: jax.Array, cotangent: jax.Array, key: jax.Array) -> Iterator[Case]:
     num_rows, num_classes = z.shape
     cotangent, of_row = cotangent.reshape(z.shape), jnp.ones(num_rows)
     classes = jax.random.randint(key, (num_rows,), 0, num_classes)
     smooth = 0.9 * jax.nn.one_hot(classes, num_classes) + 0.1 / num_classes
     scale, offset = jnp.ones(num_classes), jnp.zeros(num_classes)
     integer_labels = losses.categorical_cross_entropy_with_integer_labels
-    result = []
     for name, ours, peers, arguments, weight in (
         ("softmax", activations.softmax, {"jax.nn": jax.nn.softmax}, (z,), cotangent),
         ("log_softmax", activations.log_softmax, {"jax.nn": jax.nn.log_softmax}, (z,), cotangent),
@@ -89,8 +90,7 @@ def _of_rows(z: jax.Array, cotangent: jax.Array, key: jax.Array) -> list[Case]:
             cotangent,
         ),
     ):
-        result += _pair(f"{name} ({num_classes})", ours, peers, arguments, weight)
-    return result
+        yield from _pair(f"{name} ({num_classes})", ours, peers, arguments, weight)
 
 
 def _flax_layer_norm(fast: bool) -> Callable[..., jax.Array]:
@@ -127,8 +127,12 @@ def _pair(
         return value_and_gradient
 
     def case(suffix, transform, arguments):
-        exact = _in_float64(transform(list(peers.values())[-1]), arguments)  # the last peer is the more accurate one
-        score = functools.partial(_right_digits, exact)
+        reference = transform(list(peers.values())[-1])  # the last peer is the more accurate one
+        exact = functools.cache(lambda: _in_float64(reference, arguments))
+
+        def score(result):
+            return _right_digits(exact(), result)
+
         contestants = [Contestant("mathai", transform(ours), score)]
         contestants += [Contestant(peer, transform(f), score) for peer, f in peers.items()]
         return Case(name + suffix, contestants, arguments[0].size, "elements", LEAST_DIGITS, arguments)

@@ -79,6 +79,8 @@ def permuted(key: PRNGKey, positions: Int[Array, "*shape"], length: int) -> Int[
     is a bijection of the grid whatever F is. What it sends beyond `length` is sent on until it comes back, so that
     the whole is a bijection of 0 … length − 1. It costs O(positions), where sorting costs O(length log length).
 
+    Below a dozen positions some permutations are clearly more frequent than others; every position is uniform.
+
     Args:
       key: of the permutation.
       positions: integers in [0, length).

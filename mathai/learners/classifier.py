@@ -16,7 +16,7 @@ from mathai.learners.base import Learner, PRNGKey, adam, hyperparameters
 from mathai.learners.batches import Examples, steps_per_epoch
 from mathai.models.convnet import ConvNet
 from mathai.models.mlp import MLP
-from mathai.nn import activations, losses, scores
+from mathai.nn import _numerics, activations, losses, scores
 from mathai.nn.regularization import weight_decay_penalty
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -113,13 +113,17 @@ def make(config: Config, train: Examples, test: Examples, *, num_classes: int | 
       `cross_entropy` (of the plain labels) and `expected_calibration_error`.
 
     Raises:
-      ValueError: a name in the config is unknown, batch_size does not fit, or max_shift is given for vectors.
+      ValueError: a name in the config is unknown, a number is out of its range, batch_size does not fit, max_shift is
+        given for vectors, or a data set is empty and num_classes is None.
 
     Source:
       Bishop (2006), Pattern Recognition and Machine Learning, chapter 5; label smoothing: Szegedy et al. (2016),
       Rethinking the Inception Architecture for Computer Vision, section 7.
     """
+    _check_ranges(config)
     if num_classes is None:
+        if not (len(train.labels) and len(test.labels)):
+            raise ValueError("there are no examples to train on or to be scored on: num_classes must be given.")
         # In NumPy, so that it is known also where `make` is called in a function that is traced.
         num_classes = int(max(np.asarray(examples.labels).max() for examples in (train, test))) + 1
     model = make_model(config, num_classes)
@@ -265,6 +269,7 @@ def smoothed_labels(
     >>> smoothed_labels(jnp.array([1]), 2, 0.5)
     Array([[0.25, 0.75]], dtype=float32)
     """
+    labels = _numerics.as_classes(labels)
     valid = (labels >= 0) & (labels < num_classes)
     smooth = (1 - label_smoothing) * jax.nn.one_hot(labels, num_classes) + label_smoothing / num_classes
     return jnp.where(valid[..., None], smooth, jnp.nan)
@@ -281,6 +286,23 @@ def _make_loss(config: Config, num_classes: int) -> Callable[[Array, Array], Arr
     else:
         raise ValueError(f"loss {config.loss!r} is unknown; use 'cross_entropy' or 'focal'.")
     return lambda logits, labels: loss(logits, smoothed_labels(labels, num_classes, config.label_smoothing))
+
+
+def _check_ranges(config: Config) -> None:
+    for name, high in {
+        "learning_rate": math.inf,
+        "weight_decay": math.inf,
+        "l2_penalty": math.inf,
+        "max_gradient_norm": math.inf,
+        "focal_gamma": math.inf,
+        "label_smoothing": 1,
+        "dropout_rate": 1,
+    }.items():
+        value = getattr(config, name)
+        if not isinstance(value, jax.core.Tracer) and not np.all(
+            (np.asarray(value) >= 0) & (np.asarray(value) <= high)
+        ):
+            raise ValueError(f"{name} is {value}; it must be " + ("from 0 to 1." if high == 1 else "at least 0."))
 
 
 def _check_shift(config: Config, ndim: int) -> None:

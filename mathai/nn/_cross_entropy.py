@@ -106,14 +106,28 @@ def _bernoulli_cross_entropy(p: Array, y: Array) -> Array:
 @functools.partial(_bernoulli_cross_entropy.defjvp, symbolic_zeros=True)
 def _bernoulli_cross_entropy_jvp(primals, tangents):
     p, y = primals
-    numerator = jnp.where(y == 0, 1, jnp.where(y == 1, -1, p - y))
-    slope = numerator / (jnp.where(y == 0, 1, p) * jnp.where(y == 1, 1, 1 - p))
     # log(1 − p) − log p cancels near p = ½, where log1p does not.
     near = jnp.abs(p - 0.5) < 0.25
     safe = jnp.where(near, p, 0.5)
     log_odds = jnp.where(near, jnp.log1p((1 - 2 * safe) / safe), jnp.log1p(-p) - jnp.log(p))
-    tangent = _numerics.times(slope, tangents[0]) + _numerics.times(log_odds, tangents[1])
+    tangent = _numerics.times(_bernoulli_slope(p, y), tangents[0]) + _numerics.times(log_odds, tangents[1])
     return _bernoulli_cross_entropy(p, y), tangent
+
+
+@jax.custom_jvp
+def _bernoulli_slope(p: Array, y: Array) -> Array:
+    """Slope (p − y) / p(1 − p), finite at the right hard label."""
+    numerator = jnp.where(y == 0, 1, jnp.where(y == 1, -1, p - y))
+    return numerator / (jnp.where(y == 0, 1, p) * jnp.where(y == 1, 1, 1 - p))
+
+
+@functools.partial(_bernoulli_slope.defjvp, symbolic_zeros=True)
+def _bernoulli_slope_jvp(primals, tangents):
+    p, y = primals
+    curvature = jnp.where(y == 0, 0, y / jnp.square(p)) + jnp.where(y == 1, 0, (1 - y) / jnp.square(1 - p))
+    mixed = -1 / (p * (1 - p))
+    tangent = _numerics.times(curvature, tangents[0]) + _numerics.times(mixed, tangents[1])
+    return _bernoulli_slope(p, y), tangent
 
 
 def categorical_cross_entropy(
@@ -166,12 +180,9 @@ def categorical_cross_entropy(
 def _cross_entropy(z: Array, y: Array, axis: int) -> Array:
     maximum = _stable_softmax.peak(z, axis)
     total_y = jnp.sum(y, axis, keepdims=True)
-    # A finite stand-in for −∞: its product with label 0 is 0, with any other label beyond all finite losses.
-    info = jnp.finfo(z.dtype)
-    difference = jnp.maximum(_stable_softmax.differences(z, maximum), info.min)
+    of_labels = jnp.where(y == 0, 0, y * _stable_softmax.differences(z, maximum))
     log_total = jnp.log1p(_stable_softmax.excess(z, maximum, axis))
-    loss = total_y * log_total - jnp.sum(y * difference, axis, keepdims=True)
-    return jnp.squeeze(jnp.where(loss > info.max**0.75, jnp.inf, loss), axis)
+    return jnp.squeeze(total_y * log_total - jnp.sum(of_labels, axis, keepdims=True), axis)
 
 
 @functools.partial(_cross_entropy.defjvp, symbolic_zeros=True)
@@ -243,9 +254,7 @@ def categorical_cross_entropy_with_integer_labels(
     Array([0.6931472,       nan, 0.       ], dtype=float32)
     """
     (logits,), dtype = _numerics.upcast(logits)
-    labels = jnp.asarray(labels)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers, got {labels.dtype}; categorical_cross_entropy takes probabilities")
+    labels = _numerics.as_classes(labels)
     axis = _numerics.normalize_axis(axis, logits.ndim)
     num_classes = logits.shape[axis]
     chex.assert_shape(labels, logits.shape[:axis] + logits.shape[axis + 1 :])
@@ -254,7 +263,8 @@ def categorical_cross_entropy_with_integer_labels(
         logits = jnp.where(mask, logits, -jnp.inf)
     valid = (labels >= 0) & (labels < num_classes)
     if ignore_index is not None:
-        ignored = labels == ignore_index
+        info = jnp.iinfo(labels.dtype)
+        ignored = (labels == ignore_index) if info.min <= ignore_index <= info.max else jnp.zeros_like(labels, bool)
         logits = jnp.where(jnp.expand_dims(ignored, axis), 0, logits)
     loss = _cross_entropy_at(logits, labels, axis) * jnp.where(valid, 1, jnp.nan)
     if where is not None:

@@ -58,7 +58,7 @@ def sigmoid_focal(
         _numerics.assert_scalar("alpha", alpha)
         if (static := _numerics.static_value(alpha)) is not None and not 0 <= static <= 1:
             raise ValueError(f"alpha must be in [0, 1], got {static}")
-        loss *= alpha * labels + (1 - alpha) * (1 - labels)
+        loss = _vanishing(jnp.asarray(alpha * labels + (1 - alpha) * (1 - labels)), loss)
     return loss.astype(dtype)
 
 
@@ -82,7 +82,7 @@ def _sigmoid_focal_jvp(whole, primals, tangents):
         tangent += focus * (gamma * _vanishing(miss_x, ratio) + entropy_x) * tangents[0]
     if not isinstance(tangents[1], SymbolicZero):
         miss_y = -activations.tanh(0.5 * x)
-        tangent += _vanishing(focus, gamma * miss_y * ratio - x) * tangents[1]
+        tangent += _vanishing(focus, _vanishing(gamma, miss_y * ratio) - x) * tangents[1]
     if not isinstance(tangents[2], SymbolicZero):
         tangent += focus * _vanishing(entropy, _log_complement(hit, miss)) * tangents[2]
     return _sigmoid_focal(x, y, gamma, whole), tangent
@@ -176,8 +176,9 @@ def _focus(miss: Array, gamma: Array, whole: int | None) -> Array:
 
 
 def _vanishing(zero: Array, other: Array) -> Array:
-    """A product that is 0 where its first factor is, though the second be infinite."""
-    return zero * jnp.where((zero == 0) & jnp.isinf(other), 0, other)
+    """A product that is 0 where a factor is, though the other be infinite."""
+    kept = jnp.where((other == 0) & jnp.isinf(zero), 0, zero)
+    return kept * jnp.where((zero == 0) & jnp.isinf(other), 0, other)
 
 
 def _log_complement(p: Array, complement: Array) -> Array:

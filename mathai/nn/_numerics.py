@@ -31,7 +31,8 @@ def upcast(*arguments: ArrayLike) -> tuple[tuple[Array, ...], DTypeLike]:
 def normalize_axis(axis: int, ndim: int) -> int:
     """A non-negative axis, or a ValueError that names what is allowed."""
     if not -ndim <= axis < ndim:
-        raise ValueError(f"axis {axis} is out of range for an array with {ndim} axes: use {-ndim} to {ndim - 1}")
+        allowed = f"use {-ndim} to {ndim - 1}" if ndim else "it needs at least one"
+        raise ValueError(f"axis {axis} is out of range for an array with {ndim} axes: {allowed}")
     return axis % ndim
 
 
@@ -92,11 +93,20 @@ def _power_jvp(primals, tangents):
     base, exponent = primals
     result = power(base, exponent)
     safe = jnp.where(base > 0, base, 1)
-    # At base 0: the slope is 0 for e > 1 and e = 0, 1 for e = 1, infinite between; bᵉ log b vanishes for e > 0.
+    # At base 0: the slope is 0 for e > 1 and e = 0, 1 for e = 1; between, where it is infinite, 0: it multiplies what
+    # vanishes faster. bᵉ log b vanishes for e > 0.
     slope = jnp.where(exponent == 0, 0, exponent * power(base, jnp.maximum(exponent - 1, 0)))
     slope = jnp.where(exponent < 1, exponent * result / safe, slope)
-    slope = jnp.where((base == 0) & (exponent < 1) & (exponent > 0), jnp.inf, slope)
+    slope = jnp.where((base == 0) & (exponent < 1) & (exponent > 0), 0, slope)
     return result, times(slope, tangents[0]) + times(result * jnp.where(base > 0, jnp.log(safe), 0), tangents[1])
+
+
+def as_classes(labels: ArrayLike) -> Array:
+    """Integer labels in at least 32 bits: in a byte, a number of classes or an index of a class would wrap."""
+    classes = jnp.asarray(labels)
+    if not jnp.issubdtype(classes.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers, got {classes.dtype}")
+    return classes.astype(jnp.int32) if jnp.iinfo(classes.dtype).bits < 32 else classes
 
 
 def assert_equal_shape(*arrays: ArrayLike) -> None:

@@ -206,7 +206,7 @@ def mean_absolute_error(
       where: True where an element takes part, as in `mean_squared_error`.
 
     Returns:
-      A scalar in the dtype of the predictions; 0 if everything is masked.
+      A scalar in the dtype of the predictions; 0 if there are none.
 
     Raises:
       AssertionError: the shapes differ.
@@ -240,7 +240,7 @@ def mean_huber(
       where: True where an element takes part, as in `mean_squared_error`.
 
     Returns:
-      A scalar in the dtype of the predictions; 0 if everything is masked.
+      A scalar in the dtype of the predictions; 0 if there are none.
 
     Raises:
       AssertionError: the shapes differ.
@@ -260,7 +260,7 @@ def _mean(loss, predictions, targets, where):
     _numerics.assert_equal_shape(predictions, targets)
     (predictions, targets), dtype = _numerics.upcast(predictions, targets)
     if where is None:
-        return jnp.mean(loss(predictions, targets)).astype(dtype)
+        return (jnp.sum(loss(predictions, targets)) / max(predictions.size, 1)).astype(dtype)
     mask = _numerics.broadcast_mask(where, predictions.shape)
     # Masked before the loss, not after it: a NaN would come back through the gradient as 0·NaN.
     losses = loss(jnp.where(mask, predictions, 0), jnp.where(mask, targets, 0))

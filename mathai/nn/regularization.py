@@ -120,7 +120,7 @@ def batch_norm(
 
     Raises:
       TypeError: x is not floating point, or where is not boolean.
-      ValueError: an axis is out of range or repeated, or a shape does not fit.
+      ValueError: an axis is out of range or repeated, a shape does not fit, or epsilon is not a scalar ≥ 0.
 
     Source:
       Ioffe & Szegedy (2015), Batch Normalization, algorithm 1.
@@ -161,7 +161,7 @@ def batch_norm_inference(
 
     Raises:
       TypeError: x is not floating point.
-      ValueError: a shape does not fit.
+      ValueError: a shape does not fit, or epsilon is not a scalar ≥ 0.
 
     Source:
       Ioffe & Szegedy (2015), Batch Normalization, algorithm 2.
@@ -174,7 +174,7 @@ def batch_norm_inference(
     features = tuple(range(x.ndim))[x.ndim - jnp.ndim(statistics.mean) :]
     mean = _expand("statistics.mean", statistics.mean, x, features)
     variance = _expand("statistics.variance", statistics.variance, x, features)
-    normalized = (x - mean) * jax.lax.rsqrt(variance + jnp.asarray(epsilon, x.dtype))
+    normalized = (x - mean) * jax.lax.rsqrt(variance + _epsilon(epsilon, x))
     return _affine(normalized, scale, offset, features).astype(dtype)
 
 
@@ -193,7 +193,7 @@ def update_running_statistics(
       decay: d in [0, 1], the weight of the past.
 
     Returns:
-      The new average; its count is the number of elements seen.
+      The new average; its count is the number of elements seen, rounded beyond 2²⁴ in float32.
 
     Raises:
       AssertionError: the shapes differ.
@@ -235,7 +235,8 @@ def layer_norm(
 
         y = γ (x − μ) / √(σ² + ε) + β,   μ = 1/n Σ x,   σ² = 1/n Σ (x − μ)²
 
-    A constant row normalizes to 0, an entirely masked row too; both have finite gradients for ε > 0.
+    A constant row normalizes to 0, an entirely masked row too; both have finite gradients for ε > 0. Deviations whose
+    square overflows (beyond 1.8e19 in float32) normalize to 0.
 
     Args:
       x: inputs, any shape with at least one axis.
@@ -250,7 +251,7 @@ def layer_norm(
 
     Raises:
       TypeError: x is not floating point, or where is not boolean.
-      ValueError: an axis is out of range or repeated, or a shape does not fit.
+      ValueError: an axis is out of range or repeated, a shape does not fit, or epsilon is not a scalar ≥ 0.
 
     Source:
       Ba, Kiros & Hinton (2016), Layer Normalization, eq. 4.
@@ -306,9 +307,16 @@ def _normalize(
 ) -> tuple[Array, tuple[Array, Array, Array]]:
     """(x − μ)/√(σ² + ε) and (μ, σ², n), the latter with the reduced axes kept."""
     mask = None if where is None else _numerics.broadcast_mask(where, x.shape)
-    normalized, mean, variance = _standardize(x, mask, jnp.asarray(epsilon, x.dtype), axes, refine)
+    normalized, mean, variance = _standardize(x, mask, _epsilon(epsilon, x), axes, refine)
     count = jnp.broadcast_to(jnp.asarray(_count(x, mask, axes), x.dtype), mean.shape)
     return normalized, (mean, variance, count)
+
+
+def _epsilon(epsilon: ArrayLike, x: Array) -> Array:
+    _numerics.assert_scalar("epsilon", epsilon)
+    if (static := _numerics.static_value(epsilon)) is not None and not static >= 0:
+        raise ValueError(f"epsilon must be at least 0, got {static}")
+    return jnp.asarray(epsilon, x.dtype)
 
 
 def _count(x: Array, mask: Array | None, axes: tuple[int, ...]) -> Array | int:

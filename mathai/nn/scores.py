@@ -133,11 +133,7 @@ def expected_calibration_error(
 def _checked(scores: ArrayLike, labels: ArrayLike, where: ArrayLike | None) -> tuple[Array, Array, Array]:
     """Scores in at least float32, integer labels, and a mask of the labels' shape."""
     (wide,), _ = _numerics.upcast(scores)
-    classes = jnp.asarray(labels)
-    if not jnp.issubdtype(classes.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers, got {classes.dtype}")
-    if jnp.iinfo(classes.dtype).bits < 32:
-        classes = classes.astype(jnp.int32)  # products with the number of classes would wrap in a byte
+    classes = _numerics.as_classes(labels)
     chex.assert_shape(classes, wide.shape[:-1])
     mask = jnp.ones(classes.shape, bool) if where is None else _numerics.broadcast_mask(where, classes.shape)
     return wide, classes, mask

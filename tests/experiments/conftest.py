@@ -23,33 +23,20 @@ from experiments import metrics, run_loop, train
 from experiments.configuration import RUN_DEFAULTS
 from experiments.tasks import Task
 from mathai.learners.base import Learner
-from tests.compilation import compiled_quickly, is_slow_tier
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = "tests/experiments/tiny_config.py"
 TINY_CLASSIFIER = "tests/experiments/tiny_classifier.py"
 
 
-@pytest.fixture(scope="package", autouse=True)
-def compile_quickly(pytestconfig):
-    with contextlib.nullcontext() if is_slow_tier(pytestconfig) else compiled_quickly():
-        yield
-
-
 class Programs:
-    """`python -m experiments.…` from the repository root, with the tests' compilation cache.
-
-    Attributes:
-      optimized: whether XLA compiles as it does for a user, or in half the time.
-    """
+    """`python -m experiments.…` from the repository root, compiled as these tests are."""
 
     config = f"--config={TINY}"
     classifier_config = f"--config={TINY_CLASSIFIER}"
 
-    def __init__(self, *, optimized):
-        self.optimized = optimized
-
-    def command(self, program, *flags):
+    @staticmethod
+    def command(program, *flags):
         return {
             "args": [sys.executable, "-m", f"experiments.{program}", *map(str, flags)],
             "cwd": ROOT,
@@ -57,7 +44,7 @@ class Programs:
             | {
                 "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
-                "JAX_DISABLE_MOST_OPTIMIZATIONS": str(not self.optimized),
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": str(jax.config.read("jax_disable_most_optimizations")),
             },
             "text": True,
         }
@@ -76,8 +63,8 @@ class Programs:
 
 
 @pytest.fixture(scope="session")
-def programs(pytestconfig):
-    return Programs(optimized=is_slow_tier(pytestconfig))
+def programs():
+    return Programs()
 
 
 @pytest.fixture(scope="session")

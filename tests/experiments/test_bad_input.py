@@ -119,7 +119,7 @@ def test_an_unknown_name_is_refused_with_the_list(tiny_config, train_here, tmp_p
         ("learner", "loss", "hinge", "loss 'hinge' is unknown"),
         ("learner", "schedule", "step", "schedule 'step' is unknown"),
         ("learner", "hidden_sizes", (0,), "positive widths"),
-        ("learner", "dropout_rate", 1.5, r"rate must be in \[0, 1\], got 1.5"),
+        ("learner", "dropout_rate", 1.5, "dropout_rate is 1.5; it must be from 0 to 1"),
         ("run", "best_metric", "acuracy", "best_metric is 'acuracy' .did you mean 'accuracy'.*; evaluation gives acc"),
     ],
 )

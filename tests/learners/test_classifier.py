@@ -574,7 +574,7 @@ def test_classes_are_counted_where_they_are_not_given():
         ({"batch_size": 13}, "batch_size is 13; it must be from 1 to 12"),
         ({"max_shift": 1}, "max_shift is 1; it must be 0 for vectors"),
         ({"max_shift": -1}, "max_shift is -1; it must be 0 for vectors"),
-        ({"dropout_rate": 1.5}, r"rate must be in \[0, 1\], got 1.5"),
+        ({"dropout_rate": 1.5}, "dropout_rate is 1.5; it must be from 0 to 1"),
         ({"hidden_sizes": (0,)}, "positive widths"),
         ({"model": "convnet"}, "a convnet takes images"),
         ({"num_calibration_bins": 0}, "num_bins must be at least 1, got 0"),
@@ -593,3 +593,9 @@ def test_mistakes_are_refused(changes, message):
 def test_images_too_small_for_the_blocks_are_refused():
     with pytest.raises(ValueError, match="3 blocks are too many"):
         make("images", model="convnet", channels=(2, 2, 2)).init(KEY)
+
+
+@pytest.mark.parametrize(("name", "value"), [("label_smoothing", 2.0), ("learning_rate", -1.0), ("dropout_rate", 1.5)])
+def test_a_number_out_of_its_range_is_named(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}; it must be"):
+        make(**{name: value})

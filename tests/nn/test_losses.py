@@ -483,3 +483,57 @@ def test_check_grads():
         check_derivatives(lambda z, y, g: losses.sigmoid_focal(z, y, gamma=g, alpha=0.3), (z, y, 1.5), order=2)
         check_derivatives(lambda z, y, g: losses.softmax_focal(z, y, gamma=g), (z, y, 1.5), order=2)
         check_derivatives(lambda z, y, d: losses.huber(z, y, delta=d), (z, y, 0.7), order=2)
+
+
+# What a reader found.
+
+
+@pytest.mark.parametrize(("dtype", "num_classes"), [("int8", 128), ("int8", 300), ("uint8", 256), ("uint8", 300)])
+def test_labels_of_one_byte_do_not_wrap(dtype, num_classes):
+    loss = losses.categorical_cross_entropy_with_integer_labels
+    value, slope = jax.value_and_grad(loss)(jnp.zeros(num_classes), jnp.array(5, dtype))
+    np.testing.assert_allclose(value, np.log(num_classes), rtol=1e-6)
+    np.testing.assert_array_equal(np.flatnonzero(slope < 0), [5])
+    assert loss(jnp.zeros((1, 200)), jnp.array([156], "uint8"), ignore_index=-100) > 5  # −100 is 156 in a byte
+    assert np.isnan(loss(jnp.zeros(200), jnp.array(-1, "int8"), ignore_index=255))
+    assert np.isnan(loss(jnp.zeros(num_classes), jnp.array(-1, "int8")))
+
+
+@pytest.mark.parametrize("z", [[0.3, 0.0, -INF], [-INF, 0.0, 0.3], [INF, 0.0, 0.0]])
+def test_infinite_logits_have_a_slope_in_gamma(z):
+    slope = jax.grad(lambda g: losses.softmax_focal(jnp.array(z), jnp.array([1.0, 0.0, 0.0]), gamma=g))(2.0)
+    p = 1 / (1 + np.exp(-0.3)) if z[0] == 0.3 else float(z[0] > 0)  # (1 − p)^γ · −log p · log(1 − p), 0 at both ends
+    exact = (1 - p) ** 2 * -np.log(p) * np.log(1 - p) if 0 < p < 1 else 0
+    np.testing.assert_allclose(slope, exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("x", "y"), [(INF, 0.0), (-INF, 1.0)])
+def test_an_infinitely_wrong_logit_has_slope_0_in_gamma(x, y):
+    # 1 − p_t = 1, and log 1 = 0
+    assert jax.grad(lambda g: losses.sigmoid_focal(jnp.float32(x), y, gamma=g))(2.0) == 0
+    assert losses.sigmoid_focal(jnp.float32(x), y, alpha=1 - y) == 0
+
+
+@pytest.mark.parametrize("x", [87.0, 90.0, 120.0])
+def test_curvature_of_focal_losses_ends_in_0_and_not_in_nan(x):
+    curvature = jax.grad(jax.grad(lambda x: losses.sigmoid_focal(x, 1.0, gamma=0.5)))(x)
+    assert curvature == pytest.approx(0, abs=1e-37)  # 2.25 e^(−1.5 x)
+    hessian = jax.hessian(lambda z: losses.softmax_focal(z, jnp.array([1.0, 0.0]), gamma=0.5))(jnp.array([x, 0.0]))
+    np.testing.assert_allclose(hessian, 0, atol=1e-37)
+
+
+@pytest.mark.parametrize(("p", "y"), [(0.3, 1.0), (0.3, 0.0), (0.3, 0.4)])
+def test_the_hessian_in_probability_and_label_is_whole(p, y):
+    f = losses.binary_cross_entropy_from_probabilities
+    hessian = np.array(jax.hessian(lambda v: f(v[0], v[1]))(jnp.array([p, y])))
+    mixed = -1 / (p * (1 - p))
+    np.testing.assert_allclose(hessian, [[y / p**2 + (1 - y) / (1 - p) ** 2, mixed], [mixed, 0]], rtol=1e-5)
+
+
+def test_losses_are_infinite_where_a_logit_is_and_only_there():
+    assert losses.categorical_cross_entropy(jnp.array([0.0, -INF]), jnp.array([1.0, 1e-10])) == INF
+    np.testing.assert_allclose(losses.categorical_cross_entropy(jnp.array([1e29, 0.0]), jnp.array([0.0, 1.0])), 1e29)
+
+
+def test_the_mean_of_nothing_is_0():
+    assert losses.mean_squared_error(jnp.zeros(0), jnp.zeros(0)) == 0

@@ -260,3 +260,16 @@ def test_normalization_refuses():
             f()
     with pytest.raises(TypeError):
         regularization.layer_norm(jnp.arange(3))
+
+
+def test_epsilon_is_one_number_and_not_negative():
+    x, statistics = jnp.ones((4, 3)), regularization.BatchStatistics(jnp.zeros(3), jnp.ones(3), jnp.ones(3))
+    for f in (
+        lambda epsilon: regularization.layer_norm(x, epsilon=epsilon),
+        lambda epsilon: regularization.batch_norm(x, None, None, axes=0, epsilon=epsilon),
+        lambda epsilon: regularization.batch_norm_inference(x, statistics, None, None, epsilon=epsilon),
+    ):
+        with pytest.raises((ValueError, TypeError), match="epsilon"):
+            f(jnp.ones((4, 1)))
+        with pytest.raises(ValueError, match="epsilon must be at least 0, got -1"):
+            f(-1.0)

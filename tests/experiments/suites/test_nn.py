@@ -9,7 +9,7 @@ from experiments.suites import nn
 
 @pytest.fixture(scope="module")
 def cases():
-    return nn.cases(with_peers=True, num_elements=4096)
+    return list(nn.cases(with_peers=True, num_elements=4096))
 
 
 def test_every_formula_of_the_bar_is_there_with_its_gradient_and_a_peer(cases):
