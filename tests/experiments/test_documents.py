@@ -180,8 +180,8 @@ def parameters():
             makes = next(
                 (c for c in commands(document) if flag(c.split(), "workdir") == flag(line.split(), "workdir")), ""
             )
-            is_long = "experiments." in line and re.search(
-                r"--seeds|--profile|experiments\.benchmark", f"{line} {makes}"
+            is_long = line == "make demo" or (
+                "experiments." in line and re.search(r"--seeds|--profile|experiments\.benchmark", f"{line} {makes}")
             )
             yield pytest.param(line, marks=pytest.mark.slow if is_long else (), id=f"{document}: {line}"[:90])
 

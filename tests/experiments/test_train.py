@@ -215,6 +215,7 @@ def interrupted(once, programs):
     return once("interrupted", go)
 
 
+@pytest.mark.slow
 def test_kills_leave_a_workdir_that_resumes(interrupted):
     _, parts = interrupted
     status, whole, _ = parts["killed early"]
@@ -226,6 +227,7 @@ def test_kills_leave_a_workdir_that_resumes(interrupted):
     assert stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_saves_says_so_and_ends_with_status_0(interrupted, name):
     stdout, stderr, status, whole = interrupted[1][name]
@@ -234,22 +236,26 @@ def test_a_signal_saves_says_so_and_ends_with_status_0(interrupted, name):
     assert "done" not in stdout
 
 
+@pytest.mark.slow
 def test_the_resumed_run_ends_well_and_cleans_up(interrupted):
     stdout, stderr, status, unfinished = interrupted[1]["resumed"]
     assert (status, stderr, unfinished) == (0, "", [])
     assert "resume     from the checkpoint of update" in stdout
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_metrics_byte_for_byte(interrupted, finished):
     assert (interrupted[0] / "metrics.jsonl").read_bytes() == (finished[0] / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_state_bit_for_bit(interrupted, finished, tiny_config, bits):
     states = [bits(load(workdir, tiny_config, NUM_UPDATES)) for workdir in (interrupted[0], finished[0])]
     assert states[0] == states[1]
     assert len(states[0]) > 10  # parameters, moments, environments, key, counters
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_summary(interrupted, finished):
     summaries = [json.loads((workdir / "summary.json").read_text()) for workdir in (interrupted[0], finished[0])]
     assert summaries[0]["evaluation"] == summaries[1]["evaluation"]

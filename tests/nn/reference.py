@@ -5,8 +5,6 @@ import mpmath as mp
 import numpy as np
 from jax.test_util import check_grads
 
-from tests.compilation import optimizations
-
 mp.mp.dps = 60
 
 # Where tails, roundings and branches are: also just around tanh's 0.625 and the last normal numbers of e^z.
@@ -63,5 +61,4 @@ def log_softmax(z):
 
 def check_derivatives(function, arguments, order=2):
     """Forward and reverse mode against finite differences, compiled: operation by operation it takes much longer."""
-    with optimizations(False):
-        check_grads(jax.jit(function), arguments, order=order, modes=("fwd", "rev"))
+    check_grads(jax.jit(function), arguments, order=order, modes=("fwd", "rev"))

@@ -43,6 +43,7 @@ def derivatives(name):
     return jax.jit(jax.vmap(lambda z: (f(z), slope(z), jax.jvp(f, (z,), (jnp.ones_like(z),))[1], jax.jacfwd(slope)(z))))
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("name", SMOOTH)
 def test_float32_is_within_4_ulp_in_value_slope_and_curvature(name):
     value, slope, forward_slope, curvature = derivatives(name)(POINTS)
@@ -53,6 +54,7 @@ def test_float32_is_within_4_ulp_in_value_slope_and_curvature(name):
     assert ulps(curvature, exact[2]) <= 4
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("name", SMOOTH)
 def test_float32_is_within_4_ulp_on_a_dense_grid(name):
     points = np.linspace(-12, 12, 1501).astype(np.float32)
@@ -61,6 +63,7 @@ def test_float32_is_within_4_ulp_on_a_dense_grid(name):
     assert ulps(slope, reference(SMOOTH[name][1], points)) <= 4
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("name", SMOOTH)
 def test_float64_is_within_1e_12_in_value_slope_and_curvature(name):
     points = np.concatenate([POINTS, [-700, 350, 700]]).astype(np.float64)

@@ -107,6 +107,7 @@ def binary_results():
     return jax.jit(jax.vmap(lambda x, y: (f(x, y), *slopes(x, y), *jax.jacfwd(slopes, argnums=(0, 1))(x, y))))
 
 
+@pytest.mark.usefixtures("optimized")
 def test_binary_cross_entropy_float32_within_4_ulp():
     x, y = PAIRS
     value, in_logit, in_label, (xx, xy), (yx, yy) = binary_results()(x, y)
@@ -118,6 +119,7 @@ def test_binary_cross_entropy_float32_within_4_ulp():
     np.testing.assert_array_equal([xy, yx, yy], np.array([[-1], [-1], [0]]) * np.ones_like(x))
 
 
+@pytest.mark.usefixtures("optimized")
 def test_binary_cross_entropy_float64_within_1e_12():
     with jax.enable_x64(True):
         x, y = PAIRS.astype(np.float64)
@@ -146,6 +148,7 @@ def test_binary_cross_entropy_takes_integer_and_boolean_labels():
 PROBABILITIES = np.array([1e-30, 1e-5, 0.1, 0.3, 0.49, 0.5, 0.51, 0.9, 1 - 2.0**-20], np.float32)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_binary_cross_entropy_from_probabilities_within_4_ulp():
     p, y = np.array(list(itertools.product(PROBABILITIES, [0, 1, 0.25, 0.9])), np.float32).T
     f = losses.binary_cross_entropy_from_probabilities
@@ -182,6 +185,7 @@ def categorical_results():
     return jax.jit(jax.vmap(lambda z, y: (f(z, y), jax.grad(f)(z, y), jax.jacfwd(f)(z, y), jax.hessian(f)(z, y))))
 
 
+@pytest.mark.usefixtures("optimized")
 def test_categorical_cross_entropy_float32():
     z, y = EXAMPLES
     value, reverse, forward, hessian = categorical_results()(z, y)
@@ -195,6 +199,7 @@ def test_categorical_cross_entropy_float32():
     assert hessian[0, 0, 0] == pytest.approx(np.exp(-40) + np.exp(np.float32(0.1) - 40.0), rel=1e-6)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_categorical_cross_entropy_float64():
     with jax.enable_x64(True):
         z, y = (array.astype(np.float64) for array in EXAMPLES)
@@ -205,6 +210,7 @@ def test_categorical_cross_entropy_float64():
     assert relative_error(reverse[hard], exact[hard]) <= 1e-12
 
 
+@pytest.mark.usefixtures("optimized")
 def test_integer_labels_agree_with_one_hot_labels_and_the_tail_is_kept():
     labels = np.tile(np.arange(3), len(ROWS))
     z = np.repeat(ROWS, 3, 0)
@@ -301,6 +307,7 @@ def focal_results(static_gamma):
     return jax.jit(jax.vmap(lambda *args: (f(*args), *slopes(*args), jax.grad(jax.grad(f))(*args)), (0, 0, None)))
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("static", [True, False])
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_sigmoid_focal_value_and_derivatives_in_logits_labels_and_gamma(gamma, static):
@@ -320,6 +327,7 @@ def test_sigmoid_focal_value_and_derivatives_in_logits_labels_and_gamma(gamma, s
     np.testing.assert_allclose(results[4], curvature, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_sigmoid_focal_float64():
     x, y = PAIRS.astype(np.float64)
     with jax.enable_x64(True):
@@ -353,6 +361,7 @@ def mp_softmax_focal(z, y, gamma):
     return -mp.fsum(mp.mpf(float(v)) * c ** mp.mpf(gamma) * mp.log(q) for v, c, q in terms if v)
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_softmax_focal_value_and_derivatives(gamma):
     z, y = (array[: 4 * len(DISTRIBUTIONS)] for array in EXAMPLES)

@@ -39,12 +39,14 @@ def jacobian_of_log_softmax(z):
     return [[others[i] if i == j else -y[j] for j in range(len(y))] for i in range(len(y))]
 
 
+@pytest.mark.usefixtures("optimized")
 def test_softmax_float32_values_within_4_ulp():
     value, log_value, *_ = softmax_results()(ROWS)
     assert ulps(value, [softmax(row) for row in ROWS]) <= 4
     assert ulps(log_value, [log_softmax(row) for row in ROWS]) <= 4
 
 
+@pytest.mark.usefixtures("optimized")
 def test_softmax_float32_jacobians_keep_their_tails():
     _, _, reverse, forward, log_jacobian = softmax_results()(ROWS)
     exact = [jacobian_of_softmax(row) for row in ROWS]
@@ -54,6 +56,7 @@ def test_softmax_float32_jacobians_keep_their_tails():
     assert ulps(log_jacobian, [jacobian_of_log_softmax(row) for row in ROWS]) <= 8
 
 
+@pytest.mark.usefixtures("optimized")
 def test_softmax_float64_within_1e_12():
     rows = ROWS.astype(np.float64)
     with jax.enable_x64(True):
