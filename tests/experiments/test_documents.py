@@ -19,7 +19,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "BUILD.md")
-QUICK = ("--config.learner.total_env_steps=4096", "--config.learner.num_evaluation_episodes=4")
+QUICK = {  # by the config's first word
+    "ppo": ("--config.learner.total_env_steps=4096", "--config.learner.num_evaluation_episodes=4"),
+    "mlp": ("--config.learner.num_epochs=1",),
+    "transformer": ("--config.learner.num_updates=50", "--config.learner.num_features=16"),
+}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:make|python3?|pip|git|\S*/python) [^`\n]+)`")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -76,7 +80,8 @@ class Shell:
         assert flag(words, "workdir")
         flags = [word for word in words if not word.startswith("--workdir=")]
         name = hashlib.sha256(" ".join(flags).encode()).hexdigest()[:12]
-        go = lambda folder: self._programs.run("train", *flags, *QUICK, f"--workdir={folder}")  # noqa: E731
+        quick = QUICK[pathlib.Path(flag(words, "config")).stem.split("_")[0]]
+        go = lambda folder: self._programs.run("train", *flags, *quick, f"--workdir={folder}")  # noqa: E731
         folder, done = self._once(f"document_{name}", go)
         assert (done.returncode, done.stderr) == (0, "")
         assert (folder / "summary.json").exists()
