@@ -273,6 +273,9 @@ def test_kills_at_random_moments_change_no_bit(programs, finished, tmp_path, tin
                 continue  # killed on leaving the block
             assert (process.returncode, stderr) == (0, ""), stdout
             break
+    else:  # on a busy machine every moment came too early
+        done = programs.run("train", programs.config, f"--workdir={tmp_path}")
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert kills >= 3
     assert (tmp_path / "metrics.jsonl").read_bytes() == (finished[0] / "metrics.jsonl").read_bytes()
     assert bits(load(tmp_path, tiny_config, NUM_UPDATES)) == bits(load(finished[0], tiny_config, NUM_UPDATES))
