@@ -9,7 +9,7 @@ a machine whose speed drifts slows them alike. A contestant whose result is wron
 
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -62,19 +62,25 @@ def write(directory: pathlib.Path, suite: str, rows: list[dict[str, Any]]) -> No
         raise UserError(f"--out={directory} cannot be written: {error.strerror}") from error
 
 
-def _nn() -> list[Case]:
+def _nn() -> Iterable[Case]:
     from experiments.suites import nn
 
     return nn.cases(with_peers=FLAGS.peers, num_elements=FLAGS.elements)
 
 
-def _ppo() -> list[Case]:
+def _attention() -> Iterable[Case]:
+    from experiments.suites import attention
+
+    return attention.cases(with_peers=FLAGS.peers)
+
+
+def _ppo() -> Iterable[Case]:
     from experiments.suites import ppo
 
     return ppo.cases(with_peers=FLAGS.peers, purejaxrl_checkout=FLAGS.purejaxrl, env_steps=FLAGS.env_steps)
 
 
-SUITES: dict[str, Callable[[], list[Case]]] = {"nn": _nn, "ppo": _ppo}
+SUITES: dict[str, Callable[[], Iterable[Case]]] = {"nn": _nn, "attention": _attention, "ppo": _ppo}
 
 if __name__ == "__main__":
     define_flags()

@@ -34,6 +34,7 @@ def make_config(
     environment: str = "",
     environment_params: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
+    text: Mapping[str, Any] | None = None,
     learner: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> ml_collections.ConfigDict:
@@ -44,6 +45,7 @@ def make_config(
       environment: a gymnax environment.
       environment_params: fields of the environment's parameters to replace.
       data: instead of an environment, fields of `experiments.data.DEFAULTS` that differ.
+      text: instead of an environment, fields of `experiments.text.DEFAULTS` that differ.
       learner: fields of the learner's `Config` that differ from its defaults.
       run: fields of `RUN_DEFAULTS` that differ, and `num_updates` where the learner's `Config` does not know it.
     """
@@ -53,6 +55,10 @@ def make_config(
         from experiments.data import DEFAULTS
 
         problem = {"data": _merge("data", DEFAULTS, data)}
+    elif text is not None:
+        from experiments.text import DEFAULTS
+
+        problem = {"text": _merge("text", DEFAULTS, text)}
     config = ml_collections.ConfigDict(
         {
             "algorithm": algorithm,

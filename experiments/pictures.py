@@ -1,7 +1,7 @@
 """Pictures of a run."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,12 @@ from experiments import metrics
 from experiments.statistics import bootstrap_interval, interquartile_mean
 from mathai.nn import scores
 
-AXES = {"env_steps": "environment steps (per seed)", "examples": "training examples (per seed)", "step": "updates"}
+AXES = {
+    "env_steps": "environment steps (per seed)",
+    "examples": "training examples (per seed)",
+    "tokens": "training tokens (per seed)",
+    "step": "updates",
+}
 MOST_CLASSES = 30  # beyond, a confusion matrix has no room for numbers
 
 
@@ -111,6 +116,40 @@ def worst_mistakes(
             )
 
     return _save(path, draw, (1.5 * columns, 0.5 + 1.75 * -(-len(worst) // columns)))
+
+
+def attention_maps(workdir: pathlib.Path, weights: Mapping[str, np.ndarray], labels: Sequence[str]) -> pathlib.Path:
+    """Draw attention, a panel for each head: rows are tokens that look, columns tokens that are looked at."""
+    columns = min(3, len(weights))
+    labels = [repr(label)[1:-1] if label.isspace() else label for label in labels]
+
+    def draw(figure):
+        figure.suptitle("attention of each token (row) to those before it (columns)")
+        panels = figure.subplots(-(-len(weights) // columns), columns, squeeze=False).ravel()
+        for panel in panels[len(weights) :]:
+            panel.axis("off")
+        for panel, (name, p) in zip(panels, weights.items(), strict=False):
+            image = panel.imshow(p, cmap="magma", vmin=0, vmax=1)
+            panel.set_title(name, fontsize=9)
+            panel.set_xticks(range(len(labels)), labels, fontsize=5)
+            panel.set_yticks(range(len(labels)), labels, fontsize=5)
+        figure.colorbar(image, ax=list(panels), label="weight", shrink=0.6)
+
+    return _save(workdir / "attention_maps.png", draw, (1 + 4 * columns, 0.8 + 4 * -(-len(weights) // columns)))
+
+
+def position_encoding(workdir: pathlib.Path, encoding: np.ndarray) -> pathlib.Path:
+    """Draw the encoding [positions, features] as a heat map."""
+
+    def draw(figure):
+        panel = figure.subplots()
+        image = panel.imshow(encoding, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+        figure.colorbar(image, label="value")
+        panel.set_title("sinusoidal position encoding")
+        panel.set_xlabel("feature (sines at even, cosines at odd ones)")
+        panel.set_ylabel("position")
+
+    return _save(workdir / "position_encoding.png", draw, (7, 5))
 
 
 def _panel(panel: Any, rows: Sequence[dict[str, Any]], axis: str, name: str) -> None:

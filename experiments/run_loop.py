@@ -223,6 +223,7 @@ class _Run:
                 evaluation = None
                 if self._due(step, self._config.evaluate_every):
                     evaluation = evaluate(evaluation_keys(self._programs, step), state, self._task.evaluation_data)
+                    self._task.on_evaluation(self._workdir, step, self._first_seed(state))
                 pending = (step, length, metrics, evaluation)
                 if self._due(step, self._config.checkpoint_every):
                     self._write(*pending)
@@ -242,6 +243,9 @@ class _Run:
             self._log.close()
         seconds = time.perf_counter() - began
         return Outcome(step, finished, self._evaluation, seconds, compile_seconds, step - first, state)
+
+    def _first_seed(self, state: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf[0], state) if self._programs.keys.ndim else state
 
     def _advance(self, chunk: Any, state: PyTree, step: int) -> tuple[PyTree, PyTree]:
         """Dispatch a chunk; the first one, where a profile is asked for, under the profiler and to its end."""

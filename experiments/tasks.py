@@ -12,7 +12,7 @@ from experiments.configuration import learner_config, learner_module
 from experiments.errors import UserError
 from mathai.learners.base import Learner
 
-LEARNS_ON_DATA = ("classifier",)
+SECTIONS = {"classifier": "data", "language_model": "text"}  # what an algorithm learns on, if not an environment
 
 
 class Task(NamedTuple):
@@ -29,6 +29,7 @@ class Task(NamedTuple):
       curves: metrics to draw over the run; none draws the best metric.
       work: how much of `unit` one update does.
       unit: what the speed is counted in.
+      on_evaluation: (workdir, step, state), called at every evaluation; of several seeds it gets the first.
       pictures: (workdir, state) → files drawn of a finished run.
     """
 
@@ -41,6 +42,7 @@ class Task(NamedTuple):
     curves: tuple[str, ...] = ()
     work: float = 0
     unit: str = ""
+    on_evaluation: Callable[[pathlib.Path, int, PyTree], None] = lambda workdir, step, state: None
     pictures: Callable[[pathlib.Path, PyTree], list[pathlib.Path]] = lambda workdir, state: []
 
 
@@ -59,11 +61,13 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
 
 def _builder(config: ml_collections.ConfigDict) -> Callable[[ml_collections.ConfigDict, Any, Any], Task]:
     """Choose who builds the task: by what the algorithm learns on."""
-    section = "data" if config.algorithm in LEARNS_ON_DATA else "environment"
+    section = SECTIONS.get(config.algorithm, "environment")
     if section not in config:
         raise UserError(f"algorithm {config.algorithm!r} learns on config.{section}, which this config lacks.")
     if section == "data":
         from experiments.classification import make_task
+    elif section == "text":
+        from experiments.language import make_task
     else:
         from experiments.reinforcement import make_task
     return make_task

@@ -122,6 +122,24 @@ def adam(
     return optax.flatten(optimizer) if flatten else optimizer
 
 
+def is_known(value: object, constant: float) -> bool:
+    """Whether a hyperparameter is known while tracing and has this value.
+
+    >>> is_known(0.0, 0), jax.jit(lambda x: is_known(x, 0))(0.0).item()
+    (True, False)
+    """
+    return not isinstance(value, jax.core.Tracer) and bool(value == constant)
+
+
+def weights_only(params: PyTree) -> PyTree:
+    """True for weights and kernels, which decay; biases, scales and offsets have one axis.
+
+    >>> weights_only({"weight": jnp.zeros((2, 2)), "bias": jnp.zeros(2)})
+    {'bias': False, 'weight': True}
+    """
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
 def _schedule(schedule: str | Schedule, num_steps: int | None, warmup_steps: int) -> Schedule:
     """The factor of the learning rate after `count` gradient updates."""
     shapes: dict[str, Schedule] = {

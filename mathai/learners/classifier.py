@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from mathai.learners.base import Learner, PRNGKey, adam, hyperparameters
+from mathai.learners.base import Learner, PRNGKey, adam, hyperparameters, is_known, weights_only
 from mathai.learners.batches import Examples, steps_per_epoch
 from mathai.models.convnet import ConvNet
 from mathai.models.mlp import MLP
@@ -133,11 +133,11 @@ def make(config: Config, train: Examples, test: Examples, *, num_classes: int | 
     optimizer = adam(
         config.learning_rate,
         weight_decay=config.weight_decay,
-        max_gradient_norm=None if _is(config.max_gradient_norm, math.inf) else config.max_gradient_norm,
+        max_gradient_norm=None if is_known(config.max_gradient_norm, math.inf) else config.max_gradient_norm,
         schedule=config.schedule,
         num_steps=config.num_epochs * updates_per_epoch,
         warmup_steps=config.warmup_epochs * updates_per_epoch,
-        mask=_weights_only,
+        mask=weights_only,
     )
 
     def init(key):
@@ -158,7 +158,7 @@ def make(config: Config, train: Examples, test: Examples, *, num_classes: int | 
             rngs={"dropout": dropout_key},
         )
         loss = jnp.mean(loss_of(logits, labels))
-        if not _is(config.l2_penalty, 0):
+        if not is_known(config.l2_penalty, 0):
             loss += weight_decay_penalty(_weights(params), config.l2_penalty)
         return loss, (changed.get("batch_stats", {}), scores.accuracy(logits, labels))
 
@@ -278,7 +278,7 @@ def smoothed_labels(
 def _make_loss(config: Config, num_classes: int) -> Callable[[Array, Array], Array]:
     """(logits, integer labels) → one loss per example."""
     if config.loss == "cross_entropy":
-        if _is(config.label_smoothing, 0):
+        if is_known(config.label_smoothing, 0):
             return losses.categorical_cross_entropy_with_integer_labels
         loss = losses.categorical_cross_entropy
     elif config.loss == "focal":
@@ -311,16 +311,6 @@ def _check_shift(config: Config, ndim: int) -> None:
             f"max_shift is {config.max_shift}; it must be 0 for vectors, and at least 0 for images, whose training "
             f"data are [n, height, width (, channels)] (here they have {ndim} axes)."
         )
-
-
-def _is(value: Any, constant: float) -> bool:
-    """Whether a hyperparameter is known while tracing and has this value."""
-    return not isinstance(value, jax.core.Tracer) and bool(value == constant)
-
-
-def _weights_only(params: PyTree) -> PyTree:
-    """True for weights and kernels, which decay; biases, scales and offsets have one axis."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def _weights(params: PyTree) -> list[Array]:

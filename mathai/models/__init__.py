@@ -3,5 +3,6 @@
 from mathai.models.actor_critic import ActorCritic
 from mathai.models.convnet import ConvNet
 from mathai.models.mlp import MLP
+from mathai.models.transformer import Transformer
 
-__all__ = ["MLP", "ActorCritic", "ConvNet"]
+__all__ = ["MLP", "ActorCritic", "ConvNet", "Transformer"]

@@ -1,0 +1,210 @@
+"""A Transformer: pre-norm, sinusoidal positions, tied output, a cache for decoding."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from mathai.models.layers import Activation, Dropout, LayerNorm, Linear
+from mathai.nn import activations, attention
+from mathai.nn.attention import KeyValueCache, MultiHeadParams
+
+
+class MultiHeadAttention(nn.Module):
+    """`attention.multi_head_attention` with its projections as parameters.
+
+    Attributes:
+      num_heads: query heads; they divide the features.
+      num_key_heads: key and value heads, a divisor of `num_heads`; None is as many.
+      is_causal: whether a token sees only those up to itself.
+      block_size: as in `attention.scaled_dot_product_attention`.
+    """
+
+    num_heads: int
+    num_key_heads: int | None = None
+    is_causal: bool = False
+    block_size: int | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "*batch queries features"],
+        context: Float[Array, "*batch keys context_features"] | None = None,
+        *,
+        mask: Bool[Array, "..."] | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> tuple[Float[Array, "*batch queries features"], KeyValueCache | None]:
+        """Return y, and the cache with the one new token if there is a cache: x is then [..., features]."""
+        features = x.shape[-1]
+        if features % self.num_heads:
+            raise ValueError(f"num_heads is {self.num_heads}; it must divide the {features} features.")
+        head, num_key_heads = features // self.num_heads, self.num_key_heads or self.num_heads
+        context_features = features if context is None else context.shape[-1]
+        into = nn.initializers.lecun_normal(in_axis=0, out_axis=(1, 2))
+        params = MultiHeadParams(
+            query=self.param("query", into, (features, self.num_heads, head)),
+            key=self.param("key", into, (context_features, num_key_heads, head)),
+            value=self.param("value", into, (context_features, num_key_heads, head)),
+            output=self.param(
+                "output",
+                nn.initializers.lecun_normal(in_axis=(0, 1), out_axis=2),
+                (self.num_heads, head, features),
+            ),
+        )
+        if cache is not None:
+            return attention.multi_head_attention_step(params, x, cache)
+        options = {"mask": mask, "is_causal": self.is_causal, "block_size": self.block_size}
+        return attention.multi_head_attention(params, x, context, **options), None
+
+
+class Block(nn.Module):
+    """x ← x + dropout(attention(norm(x))), then x ← x + dropout(W₂ f(W₁ norm(x))).
+
+    Attributes:
+      num_heads: as in `MultiHeadAttention`; so are `num_key_heads`, `is_causal` and `block_size`.
+      hidden_size: width of the hidden layer.
+      activation: f.
+      dropout_rate: of what each half adds.
+    """
+
+    num_heads: int
+    num_key_heads: int | None
+    is_causal: bool
+    block_size: int | None
+    hidden_size: int
+    activation: Activation
+    dropout_rate: Shaped[ArrayLike, ""]
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "*shape"],
+        *,
+        mask: Bool[Array, "..."] | None = None,
+        cache: KeyValueCache | None = None,
+        train: bool = False,
+    ) -> tuple[Float[Array, "*shape"], KeyValueCache | None]:
+        """Return x, and the cache if there is one."""
+        heads = MultiHeadAttention(self.num_heads, self.num_key_heads, self.is_causal, self.block_size)
+        added, cache = heads(LayerNorm()(x), mask=mask, cache=cache)
+        x = x + Dropout(self.dropout_rate)(added, train=train)
+        hidden = self.activation(Linear(self.hidden_size)(LayerNorm()(x)))
+        added = Linear(x.shape[-1], "lecun")(hidden)
+        return x + Dropout(self.dropout_rate)(added, train=train), cache
+
+
+class Transformer(nn.Module):
+    """Tokens → logits of tokens: a decoder (each token sees those up to itself) or an encoder (each sees all).
+
+        x₀ = √d E[token] + position,   x ← block(x) …,   logits = norm(x) Eᵀ
+
+    The output is tied to the embedding E, whose entries begin with variance 1/d. Normalization comes before each half
+    of a block, so that x is a sum that gradients pass through unchanged. `init_cache` and `step` decode one token at a
+    time.
+
+    Attributes:
+      num_tokens: size of the vocabulary.
+      num_layers: blocks.
+      num_heads: attention heads; they divide `num_features`.
+      num_features: d.
+      hidden_size: of the blocks' hidden layers; None is 4 d.
+      num_key_heads: key and value heads, a divisor of `num_heads`; None is as many.
+      is_causal: True is a decoder, False an encoder.
+      activation: of the hidden layers.
+      dropout_rate: of the embeddings and of what each half of a block adds; keys of the stream `dropout`.
+      block_size: of the attention, as in `attention.scaled_dot_product_attention`.
+
+    Raises:
+      ValueError: num_heads does not divide num_features, or num_key_heads does not divide num_heads.
+
+    Source:
+      Vaswani et al. (2017), Attention Is All You Need; pre-norm: Xiong et al. (2020), On Layer Normalization in the
+      Transformer Architecture; tied output: Press & Wolf (2017), Using the Output Embedding to Improve Language Models.
+
+    >>> import jax
+    >>> model = Transformer(num_tokens=11, num_layers=1, num_heads=2, num_features=8)
+    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 4), int))
+    >>> model.apply(variables, jnp.zeros((3, 5), int)).shape
+    (3, 5, 11)
+    """
+
+    num_tokens: int
+    num_layers: int = 4
+    num_heads: int = 4
+    num_features: int = 128
+    hidden_size: int | None = None
+    num_key_heads: int | None = None
+    is_causal: bool = True
+    activation: Activation = activations.relu
+    dropout_rate: Shaped[ArrayLike, ""] = 0.0
+    block_size: int | None = None
+
+    def setup(self) -> None:
+        """Make the embedding, the blocks and the last normalization."""
+        initializer = nn.initializers.normal(self.num_features**-0.5)
+        self.embedding = self.param("embedding", initializer, (self.num_tokens, self.num_features))
+        self.dropout = Dropout(self.dropout_rate)
+        self.norm = LayerNorm()
+        self.blocks = [
+            Block(
+                self.num_heads,
+                self.num_key_heads,
+                self.is_causal,
+                self.block_size,
+                self.hidden_size or 4 * self.num_features,
+                self.activation,
+                self.dropout_rate,
+            )
+            for _ in range(self.num_layers)
+        ]
+
+    def __call__(
+        self,
+        tokens: Int[Array, "*batch length"],
+        *,
+        mask: Bool[Array, "*batch length"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "*batch length num_tokens"]:
+        """Return the logits at every position; positions that `mask` leaves out are not seen by others."""
+        positions = attention.sinusoidal_position_encoding(tokens.shape[-1], self.num_features)
+        x = self.dropout(self._embed(tokens, positions), train=train)
+        seen = None if mask is None else mask[..., None, None, :]
+        for block in self.blocks:
+            x, _ = block(x, mask=seen, train=train)
+        return self._logits(x)
+
+    def step(
+        self, token: Int[Array, "*batch"], caches: tuple[KeyValueCache, ...]
+    ) -> tuple[Float[Array, "*batch num_tokens"], tuple[KeyValueCache, ...]]:
+        """Return the logits after one more token, and the caches with it; the decoder only.
+
+        Raises:
+          ValueError: the model is an encoder.
+        """
+        if not self.is_causal:
+            raise ValueError("an encoder sees all tokens at once; it has no step.")
+        position = attention.sinusoidal_position_encoding(caches[0].length, self.num_features)
+        x = self._embed(token, position)
+        after: list[Any] = []
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x, longer = block(x, cache=cache)
+            after.append(longer)
+        return self._logits(x), tuple(after)
+
+    def init_cache(self, capacity: int, *, batch_shape: tuple[int, ...] = ()) -> tuple[KeyValueCache, ...]:
+        """Return empty caches for so many tokens, one for each block; needs no parameters."""
+        num_key_heads, head = self.num_key_heads or self.num_heads, self.num_features // self.num_heads
+        zeros = jnp.zeros((*batch_shape, capacity, num_key_heads, head))
+        return tuple(KeyValueCache(zeros, zeros, jnp.int32(0)) for _ in range(self.num_layers))
+
+    def _embed(self, tokens: Array, positions: Array) -> Array:
+        # An index out of range would be clamped to another token.
+        valid = (tokens >= 0) & (tokens < self.num_tokens)
+        x = jnp.take(self.embedding, tokens, axis=0, mode="clip") * self.num_features**0.5
+        x = jnp.where(valid[..., None], x, jnp.nan)
+        return x + jnp.broadcast_to(positions, x.shape)
+
+    def _logits(self, x: Array) -> Array:
+        return self.norm(x) @ self.embedding.T
