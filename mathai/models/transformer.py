@@ -30,12 +30,12 @@ class MultiHeadAttention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "*batch queries features"],
-        context: Float[Array, "*batch keys context_features"] | None = None,
+        x: Float[Array, "*shape features"],
+        context: Float[Array, "*context_shape context_features"] | None = None,
         *,
         mask: Bool[Array, "..."] | None = None,
         cache: KeyValueCache | None = None,
-    ) -> tuple[Float[Array, "*batch queries features"], KeyValueCache | None]:
+    ) -> tuple[Float[Array, "*shape features"], KeyValueCache | None]:
         """Return y, and the cache with the one new token if there is a cache: x is then [..., features]."""
         features = x.shape[-1]
         if features % self.num_heads:

@@ -11,8 +11,9 @@ The derivative keeps only inputs, outputs and L = log Σ exp s. With p = exp(s �
 which is linear in the tangents: JAX transposes it to the backward pass, block by block as well, and differentiates it
 again for higher orders. A `jax.custom_vjp` would have neither forward mode nor second derivatives.
 
-Arrays are query [..., G, T, D], key [..., S, D], value [..., S, V]; bias and mask [..., G, T, S], where every axis
-may be 1. G query heads share a key head.
+Arrays are query [..., T, H, D], key [..., S, K, D], value [..., S, K, V]; bias and mask [..., K, G, T, S], where every
+axis may be 1. G = H/K query heads share a key head. Blocks are brought into the order [..., K, G, T, D] one at a time:
+of whole arrays that would be copies.
 """
 
 import functools
@@ -42,13 +43,14 @@ class Blocks(NamedTuple):
 def dense_attention(
     query: Array, key: Array, value: Array, bias: Array | None, mask: Array | None, *, is_causal: bool
 ) -> tuple[Array, Array]:
-    """Outputs [..., G, T, V] and log-sum-exps [..., G, T, 1], from all scores at once."""
-    num_queries, num_keys = query.shape[-2], key.shape[-2]
+    """Outputs [..., T, H, V] and log-sum-exps [..., T, H, 1], from all scores at once."""
+    num_queries, num_keys = query.shape[-3], key.shape[-3]
+    query, key, value = _by_head(query, key.shape[-2]), jnp.swapaxes(key, -2, -3), jnp.swapaxes(value, -2, -3)
     causal = _sees(jnp.arange(num_queries), jnp.arange(num_keys)) if is_causal else None
     s = _scores(query, key, bias, mask, causal)
     maximum = lax.stop_gradient(_finite(jnp.max(s, -1, keepdims=True, initial=-jnp.inf)))
     e = jnp.exp(s - maximum)
-    return _normalized(_weigh(e, value), jnp.sum(e, -1, keepdims=True), maximum)
+    return tuple(map(_by_token, _normalized(_weigh(e, value), jnp.sum(e, -1, keepdims=True), maximum)))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(5,))
@@ -58,6 +60,8 @@ def blocked_attention(
     """The same in blocks, of which T and S are multiples."""
 
     def of_rows(i, query, bias, mask):
+        query = _by_head(query, key.shape[-2])
+
         def step(state, j, key, value, bias, mask):
             maximum, total, weighted = state
             s = _scores(query, key, bias, mask, _causal_mask(blocks, i, j))
@@ -70,9 +74,9 @@ def blocked_attention(
         row = jnp.zeros_like(query[..., :1])
         zeros = jnp.zeros((*query.shape[:-1], value.shape[-1]), query.dtype)
         maximum, total, weighted = _scan_keys(blocks, i, step, (row - jnp.inf, row, zeros), (key, value), (bias, mask))
-        return _normalized(weighted, total, _finite(maximum))
+        return tuple(map(_by_token, _normalized(weighted, total, _finite(maximum))))
 
-    return _map_queries(blocks, of_rows, query, bias, mask)
+    return _map_queries(blocks, of_rows, (query,), (bias, mask))
 
 
 def _blocked_attention_jvp(blocks, primals, tangents):
@@ -88,10 +92,10 @@ def _tangents(blocks, primals, results, changes):
     """The pair do, dL. Changes that are None are 0."""
     (query, key, value, bias, mask), (dquery, dkey, dvalue, dbias) = primals, changes
 
-    def of_rows(i, query, bias, mask, out, lse, dquery, dbias):
+    def of_rows(i, query, out, lse, dquery, bias, mask, dbias):
+        query, out, lse, dquery = (None if x is None else _by_head(x, key.shape[-2]) for x in (query, out, lse, dquery))
         shift = jnp.where(jnp.isneginf(lse), jnp.inf, lse)  # a row that sees nothing has p = 0
 
-        @functools.partial(jax.checkpoint, prevent_cse=False)
         def step(state, j, key, value, dkey, dvalue, bias, mask, dbias):
             dout, dlse = state
             p = jnp.exp(_scores(query, key, bias, mask, _causal_mask(blocks, i, j)) - shift)
@@ -104,36 +108,60 @@ def _tangents(blocks, primals, results, changes):
             return dout if dvalue is None else dout + _weigh(p, dvalue), dlse
 
         state = jnp.zeros_like(out), jnp.zeros_like(lse)
-        dout, dlse = _scan_keys(blocks, i, step, state, (key, value, dkey, dvalue), (bias, mask, dbias))
-        return dout - out * dlse, dlse
+        of_keys, of_scores = (key, value, dkey, dvalue), (bias, mask, dbias)
+        dout, dlse = _scan_keys(blocks, i, step, state, of_keys, of_scores, is_linear=True)
+        return _by_token(dout - out * dlse), _by_token(dlse)
 
-    return _map_queries(blocks, of_rows, query, bias, mask, *results, dquery, dbias)
-
-
-def _map_queries(blocks, of_rows, *operands):
-    """`of_rows(i, *operands)` for every block of rows, joined."""
-    num_blocks = operands[0].shape[-2] // blocks.queries
-    cut = jax.tree.map(lambda x: _cut(x, -2, blocks.queries, num_blocks), operands)
-    results = lax.map(lambda xs: of_rows(xs[0], *xs[1]), (jnp.arange(num_blocks), cut))
-    return jax.tree.map(lambda x: _join(x, -2), results)
+    return _map_queries(blocks, of_rows, (query, *results, dquery), (bias, mask, dbias))
 
 
-def _scan_keys(blocks, i, step, state, of_keys, of_scores):
-    """The state after every block of keys that some row of block i sees."""
-    num_blocks = of_keys[0].shape[-2] // blocks.keys
+def _map_queries(blocks, of_rows, of_tokens, of_scores):
+    """`of_rows(i, *of_tokens, *of_scores)` for every block of rows, joined."""
+    num_blocks = of_tokens[0].shape[-3] // blocks.queries
     cut = (
-        jax.tree.map(lambda x: _cut(x, -2, blocks.keys, num_blocks), of_keys),
+        jax.tree.map(lambda x: _cut(x, -3, blocks.queries, num_blocks), of_tokens),
+        jax.tree.map(lambda x: _cut(x, -2, blocks.queries, num_blocks), of_scores),
+    )
+    results = lax.map(lambda xs: of_rows(xs[0], *xs[1][0], *xs[1][1]), (jnp.arange(num_blocks), cut))
+    return jax.tree.map(lambda x: _join(x, -3), results)
+
+
+def _scan_keys(blocks, i, step, state, of_keys, of_scores, *, is_linear=False):
+    """The state after every block of keys that some row of block i sees.
+
+    Of a linear step the transpose computes again what it multiplies by. The checkpoint holds the condition: inside it,
+    every block would store its arguments.
+    """
+    num_blocks = of_keys[0].shape[-3] // blocks.keys
+    cut = (
+        jax.tree.map(lambda x: _cut(x, -3, blocks.keys, num_blocks), of_keys),
         jax.tree.map(lambda x: _cut(x, -1, blocks.keys, num_blocks), of_scores),
     )
 
     def visit(state, xs):
         j, of_keys, of_scores = xs
+        of_keys = jax.tree.map(lambda x: jnp.swapaxes(x, -2, -3), of_keys)
         if not blocks.is_causal:
             return step(state, j, *of_keys, *of_scores), None
         is_seen = j * blocks.keys < (i + 1) * blocks.queries
         return lax.cond(is_seen, lambda: step(state, j, *of_keys, *of_scores), lambda: state), None
 
+    if is_linear:
+        visit = jax.checkpoint(visit, prevent_cse=False)
     return lax.scan(visit, state, (jnp.arange(num_blocks), *cut))[0]
+
+
+def _by_head(x, num_key_heads):
+    """[..., T, H, D] → [..., K, G, T, D]: every product is then one of matrices."""
+    *batch, length, num_heads, features = x.shape
+    grouped = num_key_heads, num_heads // num_key_heads
+    return jnp.swapaxes(x, -2, -3).reshape(*batch, *grouped, length, features)
+
+
+def _by_token(x):
+    """[..., K, G, T, D] → [..., T, H, D]."""
+    *batch, num_key_heads, num_shared, length, features = x.shape
+    return jnp.swapaxes(x.reshape(*batch, num_key_heads * num_shared, length, features), -2, -3)
 
 
 def _cut(x, axis, size, num_blocks):

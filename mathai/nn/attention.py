@@ -24,7 +24,7 @@ __all__ = [
     "sinusoidal_position_encoding",
 ]
 
-MOST_DENSE_SCORES = 1024 * 1024  # T · S up to which all scores of a head are held at once
+MOST_DENSE_SCORES = 512 * 512  # T · S up to which all scores of a head are held at once
 BLOCK_SIZE = 512
 
 
@@ -81,11 +81,8 @@ def scaled_dot_product_attention(
     num_heads, num_key_heads = query.shape[-2], key.shape[-2]
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     _numerics.assert_scalar("scale", scale)
-    # [..., K, G, T, D] and [..., K, S, D]: every product below is one of matrices.
-    query = jnp.swapaxes(query * jnp.asarray(scale, query.dtype), -2, -3)
-    query = query.reshape(*query.shape[:-3], num_key_heads, num_heads // num_key_heads, *query.shape[-2:])
-    key, value = jnp.swapaxes(key, -2, -3), jnp.swapaxes(value, -2, -3)
-    scores_shape = (*query.shape[:-4], num_heads, query.shape[-2], key.shape[-2])
+    query = query * jnp.asarray(scale, query.dtype)
+    scores_shape = (*query.shape[:-3], num_heads, query.shape[-3], key.shape[-3])
     if bias is not None:
         bias = _split_heads("bias", jnp.asarray(bias, query.dtype), scores_shape, num_key_heads)
     if mask is not None:
@@ -93,7 +90,6 @@ def scaled_dot_product_attention(
             raise TypeError(f"mask must be boolean, got {jnp.asarray(mask).dtype}; add numbers by bias")
         mask = _split_heads("mask", jnp.asarray(mask), scores_shape, num_key_heads)
     out, lse = _attend(query, key, value, bias, mask, is_causal, block_size)
-    out, lse = (jnp.moveaxis(x.reshape(*x.shape[:-4], num_heads, *x.shape[-2:]), -3, -2) for x in (out, lse))
     out, lse = out.astype(dtype), lse[..., 0].astype(dtype)
     return (out, lse) if return_lse else out
 
@@ -213,6 +209,17 @@ class KeyValueCache(NamedTuple):
 def empty_cache(params: MultiHeadParams, capacity: int, *, batch_shape: tuple[int, ...] = ()) -> KeyValueCache:
     """A cache for so many tokens, none of them filled.
 
+    Args:
+      params: the projections, whose shapes and dtypes the cache follows.
+      capacity: S, the most tokens.
+      batch_shape: axes before them.
+
+    Returns:
+      Zeros, and length 0.
+
+    Source:
+      Shazeer (2019), Fast Transformer Decoding, section 2.4.
+
     >>> eye = jnp.eye(2)[:, None]
     >>> empty_cache(MultiHeadParams(eye, eye, eye, jnp.eye(2)[None]), 8).key.shape
     (8, 1, 2)
@@ -235,6 +242,13 @@ def multi_head_attention_step(
 
     Returns:
       y [..., E'], and the cache with the new token; NaN once there are more tokens than the cache has room for.
+
+    Raises:
+      TypeError: an array is not floating point.
+      ValueError: shapes do not fit.
+
+    Source:
+      Shazeer (2019), Fast Transformer Decoding, section 2.4.
 
     >>> eye = jnp.eye(2)[:, None]
     >>> params = MultiHeadParams(eye, eye, eye, jnp.eye(2)[None])
@@ -308,7 +322,7 @@ def _whole_angles(positions: Int[Array, "*shape"], frequencies: np.ndarray) -> F
 
 
 def _attend(query, key, value, bias, mask, is_causal, block_size):
-    num_queries, num_keys = query.shape[-2], key.shape[-2]
+    num_queries, num_keys = query.shape[-3], key.shape[-3]
     if block_size is None:
         if num_queries * num_keys <= MOST_DENSE_SCORES:
             return dense_attention(query, key, value, bias, mask, is_causal=is_causal)
@@ -319,14 +333,14 @@ def _attend(query, key, value, bias, mask, is_causal, block_size):
         return dense_attention(query, key, value, bias, mask, is_causal=is_causal)
     blocks = Blocks(min(block_size, num_queries), min(block_size, num_keys), is_causal)
     more_queries, more_keys = -num_queries % blocks.queries, -num_keys % blocks.keys
-    query, key, value = _extend(query, -2, more_queries), _extend(key, -2, more_keys), _extend(value, -2, more_keys)
+    query, key, value = _extend(query, -3, more_queries), _extend(key, -3, more_keys), _extend(value, -3, more_keys)
     bias, mask = (None if x is None else _extend(_extend(x, -2, more_queries), -1, more_keys) for x in (bias, mask))
     if more_keys:
         is_key = jnp.arange(num_keys + more_keys) < num_keys
-        is_key = jnp.expand_dims(is_key, tuple(range(query.ndim - 1)))
+        is_key = jnp.expand_dims(is_key, tuple(range(query.ndim)))
         mask = is_key if mask is None else mask & is_key
     out, lse = blocked_attention(query, key, value, bias, mask, blocks)
-    return out[..., :num_queries, :], lse[..., :num_queries, :]
+    return out[..., :num_queries, :, :], lse[..., :num_queries, :, :]
 
 
 def _extend(x: Array, axis: int, more: int) -> Array:

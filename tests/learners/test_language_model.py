@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mathai.learners import language_model
-from mathai.learners.base import train
+from mathai.learners.base import Learner, train
 
 KEY = jax.random.key(0)
 CONFIG = language_model.Config(
@@ -28,7 +28,7 @@ BATCH = language_model.windows(KEY, TEXT, batch_size=4, length=7)
 
 
 def make(**changes):
-    return language_model.make(dataclasses.replace(CONFIG, **changes), 5, TEXT)
+    return Learner(*map(jax.jit, language_model.make(dataclasses.replace(CONFIG, **changes), 5, TEXT)))
 
 
 def test_a_model_without_knowledge_needs_the_bits_of_the_alphabet():
