@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/transformer_text.py --workdir=runs/transformer_text
 
-TIMES
+Two x86-64 cores: 8 minutes. 1.71 bits per character on the held-out tenth of the text (one seed); after 500 and 1000 of
+its 1500 updates 2.15 and 1.80.
 """
 
 from experiments.configuration import make_config
@@ -20,8 +21,8 @@ def get_config():
             "hidden_size": 512,
             "context_length": 128,
             "batch_size": 16,
-            "num_updates": 3000,
-            "dropout_rate": 0.1,
+            "num_updates": 1500,
+            "dropout_rate": 0.0,
             "learning_rate": 0.003,
             "warmup_updates": 100,
             "weight_decay": 0.1,

@@ -42,7 +42,7 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: l
         draw=functools.partial(_draw, hyperparameters.batch_size, length + 1),
         evaluation_data=test,
         problem=pathlib.Path(config.text.name).name,
-        curves=("bits_per_token", "loss"),
+        curves=("bits_per_token",),
         work=hyperparameters.batch_size * length,
         unit="tokens",
         on_evaluation=_Sampler(hyperparameters, data),

@@ -84,9 +84,9 @@ def make(config: Config, vocabulary_size: int, test: Integer[Array, "length"]) -
       test: the text that `evaluate` scores, unless it is given another: `evaluate(key, state, tokens)`.
 
     Returns:
-      A learner whose batch is an array of tokens. Update metrics: `loss` in bits per token, `gradient_norm`, and
-      `tokens` predicted so far. Evaluation metric: `bits_per_token` over the text, in windows that follow one another,
-      each of which begins without context; a last part of a window is left out.
+      A learner whose batch is an array of tokens. Update metrics: `loss` L, `bits_per_token` L / log 2,
+      `gradient_norm`, and `tokens` predicted so far. Evaluation metric: `bits_per_token` over the text, in windows that
+      follow one another, each of which begins without context; a last part of a window is left out.
 
     Raises:
       ValueError: a name in the config is unknown, a size does not fit, or the text is shorter than a window.
@@ -128,7 +128,8 @@ def make(config: Config, vocabulary_size: int, test: Integer[Array, "length"]) -
             average = jax.tree.map(lambda old, new: old + (1 - config.ema_decay) * (new - old), average, params)
         num_tokens = state.num_tokens + len(batch) * (batch.shape[1] - 1)
         metrics = {
-            "loss": loss / math.log(2),
+            "loss": loss,
+            "bits_per_token": loss / math.log(2),
             "gradient_norm": optax.tree.norm(gradient),
             "tokens": num_tokens,
         }
