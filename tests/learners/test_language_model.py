@@ -83,6 +83,7 @@ def test_weights_decay_and_biases_do_not():
         np.testing.assert_allclose(y - x, rate * 0.5 * before if before.ndim > 1 else 0 * x, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_text_that_repeats_is_learned():
     text = jnp.tile(jnp.array([0, 3, 1, 4, 2]), 12)
     learner = make(num_updates=150, learning_rate=0.02, weight_decay=0.0)

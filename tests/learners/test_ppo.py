@@ -187,12 +187,14 @@ def value_of_never_falling(bootstrap_on_truncation):
     return network(state.params, features=observations)[1], metrics
 
 
+@pytest.mark.slow
 def test_a_pole_that_never_falls_is_worth_one_over_one_minus_gamma():
     value, metrics = value_of_never_falling(True)
     np.testing.assert_allclose(value, 1 / (1 - 0.95), rtol=0.02)
     np.testing.assert_array_equal(metrics["episode_length"][1:], 20)  # it is cut, and it does not show in the value
 
 
+@pytest.mark.slow
 def test_taking_cuts_for_ends_misses_the_value_by_far():
     value, _ = value_of_never_falling(False)
     assert np.all(value < 0.8 / (1 - 0.95))
@@ -433,6 +435,7 @@ def test_keys_can_be_batched():
         assert evaluations["episode_length"][i] == learner.evaluate(key, state)["episode_length"]
 
 
+@pytest.mark.slow
 def test_hyperparameters_can_be_batched_inside_a_config():
     configs = [
         dataclasses.replace(TINY, learning_rate=rate, entropy_coefficient=coefficient)

@@ -481,6 +481,7 @@ def test_refuses_what_cannot_be_right():
         losses.huber(0.0, 0.0, delta=0.0)
 
 
+@pytest.mark.slow
 def test_check_grads():
     with jax.enable_x64(True):
         z, y = np.array([[0.3, -1.0, 2.0], [0.0, 0.5, 0.5]]), np.array([[0.2, 0.3, 0.5], [0.6, 0.4, 0.0]])
