@@ -78,7 +78,7 @@ def _draw_pictures(
     hyperparameters: language_model.Config, data: text.Text, workdir: pathlib.Path, state: PyTree
 ) -> list[pathlib.Path]:
     """Draw what a few heads attend to, and the position encoding."""
-    shown = data.test[: min(SHOWN_TOKENS, len(data.test))]
+    shown = data.test[: min(SHOWN_TOKENS, hyperparameters.context_length)]
     weights = jax.jit(functools.partial(_attention_weights, hyperparameters, data.num_tokens))(state, shown)
     labels = [data.decode(shown[i : i + 1]) for i in range(len(shown))]
     encoding = sinusoidal_position_encoding(hyperparameters.context_length, hyperparameters.num_features)

@@ -223,7 +223,8 @@ class _Run:
                 evaluation = None
                 if self._due(step, self._config.evaluate_every):
                     evaluation = evaluate(evaluation_keys(self._programs, step), state, self._task.evaluation_data)
-                    self._task.on_evaluation(self._workdir, step, self._first_seed(state))
+                    if self._task.on_evaluation is not None:
+                        self._task.on_evaluation(self._workdir, step, self._first_seed(state))
                 pending = (step, length, metrics, evaluation)
                 if self._due(step, self._config.checkpoint_every):
                     self._write(*pending)

@@ -42,7 +42,7 @@ class Task(NamedTuple):
     curves: tuple[str, ...] = ()
     work: float = 0
     unit: str = ""
-    on_evaluation: Callable[[pathlib.Path, int, PyTree], None] = lambda workdir, step, state: None
+    on_evaluation: Callable[[pathlib.Path, int, PyTree], None] | None = None
     pictures: Callable[[pathlib.Path, PyTree], list[pathlib.Path]] = lambda workdir, state: []
 
 

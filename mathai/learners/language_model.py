@@ -237,10 +237,15 @@ def _accumulated(objective, params, key, batch, num_parts):
 
 
 def _check(config: Config, test: Array) -> None:
+    for name in ("num_layers", "num_heads", "num_features", "hidden_size", "context_length", "num_updates"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1.")
     if config.batch_size < 1 or config.num_microbatches < 1 or config.batch_size % config.num_microbatches:
         raise ValueError(
             f"batch_size is {config.batch_size} and num_microbatches {config.num_microbatches}; "
             "the second must divide the first."
         )
     if len(test) <= config.context_length:
-        raise ValueError(f"the text has {len(test)} tokens; context_length = {config.context_length} needs one more.")
+        raise ValueError(
+            f"the held-out text has {len(test)} tokens; context_length = {config.context_length} needs one more."
+        )

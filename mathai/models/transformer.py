@@ -5,10 +5,10 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Integer, Shaped
 
 from mathai.models.layers import Activation, Dropout, LayerNorm, Linear
-from mathai.nn import activations, attention
+from mathai.nn import _numerics, activations, attention
 from mathai.nn.attention import KeyValueCache, MultiHeadParams
 
 
@@ -153,7 +153,7 @@ class Transformer(nn.Module):
                 self.num_key_heads,
                 self.is_causal,
                 self.block_size,
-                self.hidden_size or 4 * self.num_features,
+                4 * self.num_features if self.hidden_size is None else self.hidden_size,
                 self.activation,
                 self.dropout_rate,
             )
@@ -162,21 +162,22 @@ class Transformer(nn.Module):
 
     def __call__(
         self,
-        tokens: Int[Array, "*batch length"],
+        tokens: Integer[Array, "*batch length"],
         *,
         mask: Bool[Array, "*batch length"] | None = None,
         train: bool = False,
     ) -> Float[Array, "*batch length num_tokens"]:
         """Return the logits at every position; positions that `mask` leaves out are not seen by others."""
         positions = attention.sinusoidal_position_encoding(tokens.shape[-1], self.num_features)
+        tokens = _numerics.as_classes(tokens)
         x = self.dropout(self._embed(tokens, positions), train=train)
         seen = None if mask is None else mask[..., None, None, :]
         for block in self.blocks:
             x, _ = block(x, mask=seen, train=train)
-        return self._logits(x)
+        return self._logits(x, tokens)
 
     def step(
-        self, token: Int[Array, "*batch"], caches: tuple[KeyValueCache, ...]
+        self, token: Integer[Array, "*batch"], caches: tuple[KeyValueCache, ...]
     ) -> tuple[Float[Array, "*batch num_tokens"], tuple[KeyValueCache, ...]]:
         """Return the logits after one more token, and the caches with it; the decoder only.
 
@@ -186,12 +187,13 @@ class Transformer(nn.Module):
         if not self.is_causal:
             raise ValueError("an encoder sees all tokens at once; it has no step.")
         position = attention.sinusoidal_position_encoding(caches[0].length, self.num_features)
+        token = _numerics.as_classes(token)
         x = self._embed(token, position)
         after: list[Any] = []
         for block, cache in zip(self.blocks, caches, strict=True):
             x, longer = block(x, cache=cache)
             after.append(longer)
-        return self._logits(x), tuple(after)
+        return self._logits(x, token), tuple(after)
 
     def init_cache(self, capacity: int, *, batch_shape: tuple[int, ...] = ()) -> tuple[KeyValueCache, ...]:
         """Return empty caches for so many tokens, one for each block; needs no parameters."""
@@ -200,11 +202,13 @@ class Transformer(nn.Module):
         return tuple(KeyValueCache(zeros, zeros, jnp.int32(0)) for _ in range(self.num_layers))
 
     def _embed(self, tokens: Array, positions: Array) -> Array:
-        # An index out of range would be clamped to another token.
-        valid = (tokens >= 0) & (tokens < self.num_tokens)
         x = jnp.take(self.embedding, tokens, axis=0, mode="clip") * self.num_features**0.5
-        x = jnp.where(valid[..., None], x, jnp.nan)
+        x = jnp.where(self._exists(tokens), x, 0)
         return x + jnp.broadcast_to(positions, x.shape)
 
-    def _logits(self, x: Array) -> Array:
-        return self.norm(x) @ self.embedding.T
+    def _logits(self, x: Array, tokens: Array) -> Array:
+        # A token that does not exist gives NaN in its own place: in others' places 0 · NaN would pass every mask.
+        return jnp.where(self._exists(tokens), self.norm(x) @ self.embedding.T, jnp.nan)
+
+    def _exists(self, tokens: Array) -> Array:
+        return ((tokens >= 0) & (tokens < self.num_tokens))[..., None]

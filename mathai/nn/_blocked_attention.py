@@ -212,6 +212,6 @@ def _finite(maximum):
 
 
 def _normalized(weighted, total, maximum):
-    sees = total > 0
-    total = jnp.where(sees, total, 1)
-    return weighted / total, jnp.where(sees, maximum + jnp.log(total), -jnp.inf)
+    sees_none = total == 0
+    total = jnp.where(sees_none, 1, total)
+    return weighted / total, jnp.where(sees_none, -jnp.inf, maximum + jnp.log(total))

@@ -62,7 +62,7 @@ def scaled_dot_product_attention(
       return_lse: whether to return L, which `merge_attention` needs, as well.
 
     Returns:
-      o, [..., T, H, V], and with `return_lse` also L, [..., T, H], in the query's dtype; computed in at least float32.
+      o, [..., T, H, V], in the query's dtype, and with `return_lse` also L, [..., T, H], in at least float32.
 
     Raises:
       TypeError: query, key or value is not floating point, or mask is not boolean.
@@ -76,6 +76,8 @@ def scaled_dot_product_attention(
     >>> scaled_dot_product_attention(q, k, v).item()
     2.0
     """
+    for array in (key, value):
+        _numerics.upcast(array)  # a TypeError if it is not floating
     (query, key, value), dtype = _numerics.upcast(query, key, value)
     _check_shapes(query, key, value)
     num_heads, num_key_heads = query.shape[-2], key.shape[-2]
@@ -84,14 +86,15 @@ def scaled_dot_product_attention(
     query = query * jnp.asarray(scale, query.dtype)
     scores_shape = (*query.shape[:-3], num_heads, query.shape[-3], key.shape[-3])
     if bias is not None:
+        if not jnp.issubdtype(jnp.asarray(bias).dtype, jnp.floating):
+            raise TypeError(f"bias must be floating point, got {jnp.asarray(bias).dtype}; mask hides keys")
         bias = _split_heads("bias", jnp.asarray(bias, query.dtype), scores_shape, num_key_heads)
     if mask is not None:
         if jnp.asarray(mask).dtype != jnp.bool_:
             raise TypeError(f"mask must be boolean, got {jnp.asarray(mask).dtype}; add numbers by bias")
         mask = _split_heads("mask", jnp.asarray(mask), scores_shape, num_key_heads)
     out, lse = _attend(query, key, value, bias, mask, is_causal, block_size)
-    out, lse = out.astype(dtype), lse[..., 0].astype(dtype)
-    return (out, lse) if return_lse else out
+    return (out.astype(dtype), lse[..., 0]) if return_lse else out.astype(dtype)
 
 
 def merge_attention(
@@ -113,7 +116,7 @@ def merge_attention(
       lse_b: L_b.
 
     Returns:
-      o and L, as if the keys had been one set, in the dtype of out_a.
+      o in the dtype of out_a and L in at least float32, as if the keys had been one set.
 
     Raises:
       AssertionError: the shapes differ.
@@ -133,10 +136,9 @@ def merge_attention(
     maximum = jnp.where(jnp.isneginf(maximum), 0, maximum)
     weight_a, weight_b = jnp.exp(lse_a - maximum), jnp.exp(lse_b - maximum)
     total = weight_a + weight_b
-    safe = jnp.where(total > 0, total, 1)
+    safe = jnp.where(total == 0, 1, total)
     out = (weight_a[..., None] * out_a + weight_b[..., None] * out_b) / safe[..., None]
-    lse = jnp.where(total > 0, maximum + jnp.log(safe), -jnp.inf)
-    return out.astype(dtype), lse.astype(dtype)
+    return out.astype(dtype), jnp.where(total == 0, -jnp.inf, maximum + jnp.log(safe))
 
 
 class MultiHeadParams(NamedTuple):
@@ -274,8 +276,8 @@ def sinusoidal_position_encoding(
 
         e[2i] = sin(t ωᵢ),   e[2i + 1] = cos(t ωᵢ),   ωᵢ = base^(−2i/dim)
 
-    Whole positions are reduced to one turn in exact integer arithmetic, so that a position of a million has as many
-    right digits as position 1, traced or not.
+    Whole positions, traced or not, are reduced to one turn in integer arithmetic: up to a million the absolute error is
+    below 4e-7, where float32 angles would have lost six of seven digits.
 
     Args:
       positions: t, whole or fractional, any shape; an int is the length of 0, 1, …
@@ -331,7 +333,7 @@ def _attend(query, key, value, bias, mask, is_causal, block_size):
         raise ValueError(f"block_size must be at least 1, got {block_size}")
     if not num_queries * num_keys:
         return dense_attention(query, key, value, bias, mask, is_causal=is_causal)
-    blocks = Blocks(min(block_size, num_queries), min(block_size, num_keys), is_causal)
+    blocks = Blocks(_balanced(num_queries, block_size), _balanced(num_keys, block_size), is_causal)
     more_queries, more_keys = -num_queries % blocks.queries, -num_keys % blocks.keys
     query, key, value = _extend(query, -3, more_queries), _extend(key, -3, more_keys), _extend(value, -3, more_keys)
     bias, mask = (None if x is None else _extend(_extend(x, -2, more_queries), -1, more_keys) for x in (bias, mask))
@@ -341,6 +343,11 @@ def _attend(query, key, value, bias, mask, is_causal, block_size):
         mask = is_key if mask is None else mask & is_key
     out, lse = blocked_attention(query, key, value, bias, mask, blocks)
     return out[..., :num_queries, :, :], lse[..., :num_queries, :, :]
+
+
+def _balanced(length: int, largest: int) -> int:
+    """The smallest block of which as few cover the length as of the largest: 520 are twice 260, not 512 and a rest."""
+    return -(-length // -(-length // largest))
 
 
 def _extend(x: Array, axis: int, more: int) -> Array:
@@ -357,7 +364,8 @@ def _split_heads(name: str, x: Array, scores_shape: tuple[int, ...], num_key_hea
         raise ValueError(f"{name} of shape {x.shape} does not broadcast to the scores' shape {scores_shape}")
     x = x.reshape((1,) * missing + x.shape)
     *batch, heads, rows, columns = x.shape
-    return x.reshape(*batch, *((1, 1) if heads == 1 else (num_key_heads, -1)), rows, columns)
+    grouped = (1, 1) if heads == 1 else (num_key_heads, heads // num_key_heads)
+    return x.reshape(*batch, *grouped, rows, columns)
 
 
 def _check_shapes(query: Array, key: Array, value: Array) -> None:

@@ -126,7 +126,7 @@ def test_the_state_keeps_its_types():
     [
         ({"num_microbatches": 3}, "batch_size is 4 and num_microbatches 3"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"context_length": 40}, "the text has 40 tokens; context_length = 40 needs one more"),
+        ({"context_length": 40}, "the held-out text has 40 tokens; context_length = 40 needs one more"),
         ({"schedule": "step"}, "schedule 'step' is unknown"),
     ],
 )

@@ -95,7 +95,17 @@ def test_cross_attention_looks_at_the_context():
 @pytest.mark.parametrize("token", [-1, 11])
 def test_a_token_that_does_not_exist_is_nan(token):
     model, variables = made()
-    assert np.isnan(model.apply(variables, TOKENS.at[0, 8].set(token))[0, 8]).all()
+    logits = model.apply(variables, TOKENS.at[0, 8].set(token))
+    assert np.isnan(logits[0, 8]).all()
+    assert np.isfinite(logits[0, :8]).all()
+    hidden = model.apply(variables, TOKENS.at[0, 2].set(token), mask=jnp.tile(jnp.arange(9) != 2, (2, 1)))
+    assert np.isnan(hidden[0, 2]).all()
+    assert np.isfinite(hidden[0, 3:]).all()
+
+
+def test_tokens_of_one_byte_do_not_wrap():
+    model, variables = made(num_tokens=256)
+    np.testing.assert_array_equal(model.apply(variables, TOKENS.astype("uint8")), model.apply(variables, TOKENS))
 
 
 def test_mistakes_are_refused():

@@ -177,7 +177,8 @@ def test_a_query_that_sees_no_key_gives_0_and_gradient_0(block_size, by):
 @pytest.mark.parametrize(("num_queries", "num_keys"), [(3, 0), (0, 3), (0, 0)])
 def test_no_keys_give_0_and_no_queries_nothing(block_size, num_queries, num_keys):
     q, k, v = (jnp.ones((n, 2, 4)) for n in (num_queries, num_keys, num_keys))
-    out, lse = scaled_dot_product_attention(q, k, v, block_size=block_size, return_lse=True)
+    mask = jnp.ones((2, num_queries, num_keys), bool)
+    out, lse = scaled_dot_product_attention(q, k, v, mask=mask, block_size=block_size, return_lse=True)
     np.testing.assert_array_equal(out, np.zeros((num_queries, 2, 4)))
     np.testing.assert_array_equal(lse, np.full((num_queries, 2), -INF))
 
@@ -245,6 +246,27 @@ def test_merged_parts_are_the_whole_with_its_gradients(cut):
     gradients = jax.grad(lambda *args: jnp.sum(cotangent * merged(*args)[0]), (0, 1, 2))(q, k, v)
     for found, exact in zip(gradients, gradients_by_definition(q, k, v, cotangent), strict=False):
         np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-6)
+
+
+def test_parts_in_half_precision_merge_as_one():
+    q, k, v = (jnp.asarray(x, "bfloat16") for x in arrays((5, 2, 4), (900, 2, 4), (900, 2, 3)))
+    parts = [scaled_dot_product_attention(q, k[i], v[i], return_lse=True) for i in (slice(450), slice(450, 900))]
+    out, lse = merge_attention(*parts[0], *parts[1])
+    exact = by_definition(q, k, v)
+    assert worst(out, exact[0]) <= 1e-2
+    np.testing.assert_allclose(lse, exact[1], rtol=1e-5)
+    assert (out.dtype, lse.dtype) == (jnp.bfloat16, jnp.float32)
+
+
+def test_nan_is_not_taken_for_a_row_that_sees_nothing():
+    q, k, v = arrays((2, 1, 4), (3, 1, 4), (3, 1, 4))
+    for block_size in (None, 2):
+        out, lse = scaled_dot_product_attention(
+            q * np.float32([[[np.nan]], [[1]]]), k, v, block_size=block_size, return_lse=True
+        )
+        assert np.isnan(lse[0, 0])
+        assert np.isfinite(lse[1, 0])
+        assert np.isnan(out[0]).all()
 
 
 def test_two_parts_that_saw_nothing_saw_nothing():
