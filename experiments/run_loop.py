@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
       step: updates made in all.
       finished: whether that is all of them.
       evaluation: the last evaluation's metrics, or None where the run was stopped before.
-      seconds: time in the loop, compilation left out.
+      seconds: time in the loop, without compilation and without what the task shows at evaluations.
       compile_seconds: time of compilation.
       updates: updates made by this process.
       state: the last state; of several seeds, stacked.
@@ -211,6 +211,7 @@ class _Run:
         first, self._log = step, MetricsLog(self._workdir, step)
         self._reporter = progress.Reporter(self._total, step)
         pending = None  # the chunk that the device may still be computing
+        aside = 0.0
         began = time.perf_counter()
         try:
             for length in self._lengths(step):
@@ -223,12 +224,15 @@ class _Run:
                 evaluation = None
                 if self._due(step, self._config.evaluate_every):
                     evaluation = evaluate(evaluation_keys(self._programs, step), state, self._task.evaluation_data)
-                    if self._task.on_evaluation is not None:
-                        self._task.on_evaluation(self._workdir, step, self._first_seed(state))
                 pending = (step, length, metrics, evaluation)
-                if self._due(step, self._config.checkpoint_every):
+                if evaluation is not None and self._task.on_evaluation is not None:
                     self._write(*pending)
                     pending = None
+                    aside += self._show(step, state)
+                if self._due(step, self._config.checkpoint_every):
+                    if pending:
+                        self._write(*pending)
+                        pending = None
                     self._save(step, state)
             if pending:
                 self._write(*pending)
@@ -242,8 +246,14 @@ class _Run:
         finally:
             self._reporter.close()
             self._log.close()
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began - aside
         return Outcome(step, finished, self._evaluation, seconds, compile_seconds, step - first, state)
+
+    def _show(self, step: int, state: PyTree) -> float:
+        """Let the task look at the state; return the seconds that it took."""
+        began = time.perf_counter()
+        self._task.on_evaluation(self._workdir, step, self._first_seed(state))
+        return time.perf_counter() - began
 
     def _first_seed(self, state: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: leaf[0], state) if self._programs.keys.ndim else state

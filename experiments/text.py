@@ -69,13 +69,15 @@ def load(config: Mapping[str, Any]) -> Text:
 def _pydoc_topics() -> str:
     from pydoc_data.topics import topics
 
-    return "\n".join(topics[name] for name in sorted(topics))
+    paragraphs = "\n".join(topics[name] for name in sorted(topics)).split("\n\n")
+    # Long topics repeat short ones: a paragraph is kept where it comes first, lest what is held out be trained on.
+    return "\n\n".join(dict.fromkeys(paragraphs))
 
 
 def _file(name: str) -> str:
     path = pathlib.Path(name)
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise UserError(
             f"text {path.resolve()} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}."

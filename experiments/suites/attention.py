@@ -14,7 +14,7 @@ import numpy as np
 from experiments.suites.base import Case, Contestant
 from mathai.nn.attention import scaled_dot_product_attention
 
-LENGTHS = (256, 512, 1024, 2048, 4096)
+LENGTHS = (256, 512, 520, 1024, 1100, 2048, 4096)
 NUM_HEADS, NUM_FEATURES = 8, 64
 SHOWN = 32  # the last queries, which are compared
 LEAST_DIGITS = 4.0

@@ -215,9 +215,14 @@ def sample(
 def windows(key: PRNGKey, tokens: Integer[Array, "n"], *, batch_size: int, length: int) -> Int[Array, "batch length"]:
     """Pieces of a text that begin anywhere, each place as likely as the others.
 
+    Raises:
+      ValueError: the text is shorter than a piece.
+
     >>> windows(jax.random.key(0), jnp.arange(5), batch_size=1, length=5).tolist()
     [[0, 1, 2, 3, 4]]
     """
+    if len(tokens) < length:
+        raise ValueError(f"a text of {len(tokens)} tokens has no piece of {length}.")
     starts = jax.random.randint(key, (batch_size, 1), 0, len(tokens) - length + 1)
     return jnp.take(tokens, starts + jnp.arange(length)[None], axis=0, mode="clip").astype(jnp.int32)
 

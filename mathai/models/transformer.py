@@ -36,7 +36,11 @@ class MultiHeadAttention(nn.Module):
         mask: Bool[Array, "..."] | None = None,
         cache: KeyValueCache | None = None,
     ) -> tuple[Float[Array, "*shape features"], KeyValueCache | None]:
-        """Return y, and the cache with the one new token if there is a cache: x is then [..., features]."""
+        """Return y, and the cache with the one new token if there is a cache: x is then [..., features].
+
+        Raises:
+          ValueError: a size does not fit, or a cache is given to attention that is not causal self-attention.
+        """
         features = x.shape[-1]
         if features % self.num_heads:
             raise ValueError(f"num_heads is {self.num_heads}; it must divide the {features} features.")
@@ -54,6 +58,8 @@ class MultiHeadAttention(nn.Module):
             ),
         )
         if cache is not None:
+            if context is not None or mask is not None or not self.is_causal:
+                raise ValueError("a cache decodes causal self-attention, without mask and context.")
             return attention.multi_head_attention_step(params, x, cache)
         options = {"mask": mask, "is_causal": self.is_causal, "block_size": self.block_size}
         return attention.multi_head_attention(params, x, context, **options), None
@@ -117,7 +123,7 @@ class Transformer(nn.Module):
       block_size: of the attention, as in `attention.scaled_dot_product_attention`.
 
     Raises:
-      ValueError: num_heads does not divide num_features, or num_key_heads does not divide num_heads.
+      ValueError: num_features is odd, num_heads does not divide it, or num_key_heads does not divide num_heads.
 
     Source:
       Vaswani et al. (2017), Attention Is All You Need; pre-norm: Xiong et al. (2020), On Layer Normalization in the

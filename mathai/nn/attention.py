@@ -177,7 +177,7 @@ def multi_head_attention(
       y, [..., T, E'].
 
     Raises:
-      TypeError: an array is not floating point.
+      TypeError: the projections are not floating point, or `return_lse` is asked for.
       ValueError: shapes do not fit.
 
     Source:
@@ -188,6 +188,8 @@ def multi_head_attention(
     >>> multi_head_attention(params, jnp.array([[1.0, 2.0]]))
     Array([[1., 2.]], dtype=float32)
     """
+    if options.pop("return_lse", False):
+        raise TypeError("multi_head_attention has no log-sum-exp to return: each head has one of its own")
     x = jnp.asarray(x)
     context = x if context is None else jnp.asarray(context)
     query, key, value = _project(x, params.query), _project(context, params.key), _project(context, params.value)
@@ -246,7 +248,7 @@ def multi_head_attention_step(
       y [..., E'], and the cache with the new token; NaN once there are more tokens than the cache has room for.
 
     Raises:
-      TypeError: an array is not floating point.
+      TypeError: the projections are not floating point.
       ValueError: shapes do not fit.
 
     Source:

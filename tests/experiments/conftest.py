@@ -23,6 +23,7 @@ from experiments import metrics, run_loop, train
 from experiments.configuration import RUN_DEFAULTS
 from experiments.tasks import Task
 from mathai.learners.base import Learner
+from tests.compilation import XLA_FLAGS
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = "tests/experiments/tiny_config.py"
@@ -37,6 +38,7 @@ class Programs:
 
     @staticmethod
     def command(program, *flags):
+        is_quick = jax.config.read("jax_disable_most_optimizations")
         return {
             "args": [sys.executable, "-m", f"experiments.{program}", *map(str, flags)],
             "cwd": ROOT,
@@ -44,8 +46,9 @@ class Programs:
             | {
                 "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
-                "JAX_DISABLE_MOST_OPTIMIZATIONS": str(jax.config.read("jax_disable_most_optimizations")),
-            },
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": str(is_quick),
+            }
+            | ({"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}"} if is_quick else {}),
             "text": True,
         }
 

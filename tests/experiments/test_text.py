@@ -15,6 +15,8 @@ def test_the_language_reference_is_english_and_split_by_position():
     data = load()
     whole = data.decode(np.concatenate([data.train, data.test]))
     assert len(whole) > 300_000
+    paragraphs = whole.split("\n\n")
+    assert len(set(paragraphs)) == len(paragraphs)  # what is held out is not trained on
     assert whole.count(" the ") > 3000
     assert len(data.test) == round(0.1 * len(whole))
     assert data.decode(data.train) == whole[: len(data.train)]
@@ -30,6 +32,12 @@ def test_a_file_is_read_character_by_character_or_byte_by_byte(tmp_path, tokens)
     assert len(data.test) == (12 if tokens == "characters" else 15)  # ö, ß and µ are two bytes each
     assert data.num_tokens == (11 if tokens == "characters" else 256)
     assert max(data.train) < data.num_tokens
+
+
+def test_a_file_keeps_its_line_ends(tmp_path):
+    (tmp_path / "text").write_bytes(b"a\r\nb\rc\n")
+    data = load(name=str(tmp_path / "text"), tokens="bytes", validation_fraction=0.25)
+    assert bytes(np.concatenate([data.train, data.test]).astype(np.uint8)) == b"a\r\nb\rc\n"
 
 
 def test_bytes_that_are_no_text_are_marked():

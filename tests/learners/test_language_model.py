@@ -114,6 +114,48 @@ def test_windows_are_pieces_of_the_text_from_everywhere():
     assert set(found[:, 0]) == set(range(17))
 
 
+def test_a_text_without_a_piece_is_refused():
+    with pytest.raises(ValueError, match="a text of 3 tokens has no piece of 4"):
+        language_model.windows(KEY, TEXT[:3], batch_size=1, length=4)
+
+
+@pytest.mark.slow
+def test_sorting_is_learned():
+    # Eight letters of sixteen, a mark, and the letters in order: the next one is the least that was not yet given as
+    # often as it was asked for, so that every prediction needs to look at all of the question.
+    num_letters, alphabet, num_updates = 8, 16, 1500
+    length = 2 * num_letters
+    config = language_model.Config(
+        num_layers=2,
+        num_heads=4,
+        num_features=64,
+        hidden_size=256,
+        context_length=length,
+        batch_size=64,
+        num_updates=num_updates,
+        learning_rate=3e-3,
+    )
+
+    def draw(key, batch_size=64):
+        question = jax.random.randint(key, (batch_size, num_letters), 0, alphabet)
+        mark = jnp.full((batch_size, 1), alphabet)
+        return jnp.concatenate([question, mark, jnp.sort(question, axis=1)], axis=1)
+
+    learner = language_model.make(config, alphabet + 1, jnp.zeros(length + 1, jnp.int32))
+    state, _ = train(learner, KEY, lambda step: draw(jax.random.fold_in(KEY, step)), num_updates)
+    test = draw(jax.random.key(1), 1000)
+    model = language_model.make_model(config, alphabet + 1)
+    found = jnp.argmax(model.apply({"params": state.params}, test[:, :-1]), axis=-1)[:, num_letters:]
+    assert jnp.mean(found == test[:, num_letters + 1 :]) >= 0.99
+    # alone, each letter from those that it gave before
+    continued = jax.vmap(
+        lambda key, row: language_model.sample(
+            key, config, alphabet + 1, state, row[: num_letters + 1], num_letters, temperature=1e-3
+        )
+    )(jax.random.split(KEY, 200), test[:200])
+    assert jnp.mean(continued == test[:200, num_letters + 1 :]) >= 0.99
+
+
 def test_the_state_keeps_its_types():
     learner = make(ema_decay=0.9, dropout_rate=0.1)
     state = learner.init(KEY)

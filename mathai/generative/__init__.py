@@ -1,0 +1,1 @@
+"""Generative models: variational autoencoders, adversarial networks, diffusion, and scores of samples."""
