@@ -1,6 +1,8 @@
 """Data sets for classification: fixed splits, verified content, errors that say what is missing and where it looked.
 
 digits          scikit-learn's bundled 8 × 8 digits; nothing to download
+moons           two half circles of points in the plane, with noise
+ring            eight Gaussians on a circle of points in the plane
 mnist           IDX files, gzipped or not, in config.data.directory
 fashion_mnist   likewise
 NAME.npz        named arrays, in config.data.directory
@@ -21,12 +23,16 @@ from experiments.configuration import did_you_mean
 from experiments.errors import UserError
 
 DEFAULTS = {
-    "name": "digits",  # digits, mnist, fashion_mnist, or the name of an .npz file
+    "name": "digits",  # digits, moons, ring, mnist, fashion_mnist, or the name of an .npz file
     "directory": "",  # where the files are
     "evaluate_on": "test",  # or "validation": every tenth training example, which then is not trained on
 }
 TEST_FRACTION, VALIDATION_FRACTION = 0.2, 0.1
 MOST_LABEL = 99_999
+NUM_TRAIN_POINTS, NUM_TEST_POINTS = 20_000, 2_000  # in the plane
+MOONS_NOISE = 0.05
+RING_STD = 0.02
+RING_CENTERS = np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], 1)
 IDX_MAGIC = 0x08  # unsigned bytes
 UNREADABLE = (OSError, EOFError, NotImplementedError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)  # of .npz
 NPZ_NAMES = (("train_inputs", "train_labels", "test_inputs", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))
@@ -148,7 +154,36 @@ def _fashion_mnist(directory: str) -> DataSet:
     return _idx_data_set("fashion_mnist", directory, FASHION_CLASSES, verify)
 
 
-LOADERS: dict[str, Callable[[str], DataSet]] = {"digits": _digits, "mnist": _mnist, "fashion_mnist": _fashion_mnist}
+def _moons(directory: str) -> DataSet:
+    del directory
+    from sklearn.datasets import make_moons
+
+    def draw(size, seed):
+        points, labels = make_moons(size, noise=MOONS_NOISE, random_state=seed)
+        return Split(points.astype(np.float32), labels.astype(np.int32))
+
+    return DataSet(draw(NUM_TRAIN_POINTS, 0), draw(NUM_TEST_POINTS, 1), ("upper", "lower"))
+
+
+def _ring(directory: str) -> DataSet:
+    del directory
+
+    def draw(size, seed):
+        generator = np.random.default_rng(seed)
+        labels = generator.integers(0, len(RING_CENTERS), size)
+        points = RING_CENTERS[labels] + RING_STD * generator.standard_normal((size, 2))
+        return Split(points.astype(np.float32), labels.astype(np.int32))
+
+    return DataSet(draw(NUM_TRAIN_POINTS, 0), draw(NUM_TEST_POINTS, 1), tuple(map(str, range(len(RING_CENTERS)))))
+
+
+LOADERS: dict[str, Callable[[str], DataSet]] = {
+    "digits": _digits,
+    "moons": _moons,
+    "ring": _ring,
+    "mnist": _mnist,
+    "fashion_mnist": _fashion_mnist,
+}
 
 
 def _idx_data_set(name: str, directory: str, class_names: tuple[str, ...], verify: Callable[..., None]) -> DataSet:

@@ -41,7 +41,7 @@ def learning_curves(workdir: pathlib.Path, names: Sequence[str], title: str) -> 
         panels[-1].set_xlabel(AXES[axis])
         panels[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
 
-    return _save(workdir / "learning_curve.png", draw, (7, 1.2 + 3 * len(names)))
+    return save(workdir / "learning_curve.png", draw, (7, 1.2 + 3 * len(names)))
 
 
 def confusion_matrix(
@@ -68,7 +68,7 @@ def confusion_matrix(
                 colour = "white" if shares[row, column] > 0.5 else "black"
                 panel.text(column, row, count, ha="center", va="center", fontsize=7, color=colour)
 
-    return _save(workdir / "confusion_matrix.png", draw, (6.6, 5.6))
+    return save(workdir / "confusion_matrix.png", draw, (6.6, 5.6))
 
 
 def worst_mistakes(
@@ -115,7 +115,7 @@ def worst_mistakes(
                 fontsize=7,
             )
 
-    return _save(path, draw, (1.5 * columns, 0.5 + 1.75 * -(-len(worst) // columns)))
+    return save(path, draw, (1.5 * columns, 0.5 + 1.75 * -(-len(worst) // columns)))
 
 
 def attention_maps(workdir: pathlib.Path, weights: Mapping[str, np.ndarray], labels: Sequence[str]) -> pathlib.Path:
@@ -135,7 +135,7 @@ def attention_maps(workdir: pathlib.Path, weights: Mapping[str, np.ndarray], lab
             panel.set_yticks(range(len(labels)), labels, fontsize=5)
         figure.colorbar(image, ax=list(panels), label="weight", shrink=0.6)
 
-    return _save(workdir / "attention_maps.png", draw, (1 + 4 * columns, 0.8 + 4 * -(-len(weights) // columns)))
+    return save(workdir / "attention_maps.png", draw, (1 + 4 * columns, 0.8 + 4 * -(-len(weights) // columns)))
 
 
 def position_encoding(workdir: pathlib.Path, encoding: np.ndarray) -> pathlib.Path:
@@ -149,7 +149,7 @@ def position_encoding(workdir: pathlib.Path, encoding: np.ndarray) -> pathlib.Pa
         panel.set_xlabel("feature (sines at even, cosines at odd ones)")
         panel.set_ylabel("position")
 
-    return _save(workdir / "position_encoding.png", draw, (7, 5))
+    return save(workdir / "position_encoding.png", draw, (7, 5))
 
 
 def _panel(panel: Any, rows: Sequence[dict[str, Any]], axis: str, name: str) -> None:
@@ -175,7 +175,7 @@ def _curve(panel: Any, x: Sequence[float], values: Sequence[Any], label: str, st
     panel.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
 
 
-def _save(path: pathlib.Path, draw: Callable[[Any], None], size: tuple[float, float]) -> pathlib.Path:
+def save(path: pathlib.Path, draw: Callable[[Any], None], size: tuple[float, float]) -> pathlib.Path:
     """Draw a figure into a file that is there whole or not at all."""
     figure = Figure(figsize=size, layout="constrained")
     draw(figure)

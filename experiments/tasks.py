@@ -12,7 +12,9 @@ from experiments.configuration import learner_config, learner_module
 from experiments.errors import UserError
 from mathai.learners.base import Learner
 
-SECTIONS = {"classifier": "data", "language_model": "text"}  # what an algorithm learns on, if not an environment
+# What an algorithm learns on, if not an environment.
+SECTIONS = {"classifier": "data", "language_model": "text", "vae": "data", "gan": "data", "diffusion": "data"}
+GENERATIVE = {"vae", "gan", "diffusion"}
 
 
 class Task(NamedTuple):
@@ -64,7 +66,9 @@ def _builder(config: ml_collections.ConfigDict) -> Callable[[ml_collections.Conf
     section = SECTIONS.get(config.algorithm, "environment")
     if section not in config:
         raise UserError(f"algorithm {config.algorithm!r} learns on config.{section}, which this config lacks.")
-    if section == "data":
+    if config.algorithm in GENERATIVE:
+        from experiments.generation import make_task
+    elif section == "data":
         from experiments.classification import make_task
     elif section == "text":
         from experiments.language import make_task

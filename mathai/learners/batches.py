@@ -124,3 +124,23 @@ def _num_examples(data: PyTree) -> int:
     if len(lengths) != 1:
         raise ValueError(f"the arrays of a data set must agree in their first axis; got lengths {sorted(lengths)}.")
     return lengths.pop()
+
+
+def as_floats(inputs: Array) -> Array:
+    """Inputs as models take them: floating, bytes divided by 255.
+
+    >>> as_floats(jnp.array([0, 255], jnp.uint8))
+    Array([0., 1.], dtype=float32)
+    """
+    if inputs.dtype == jnp.uint8:
+        return inputs.astype(jnp.float32) / 255
+    return inputs if jnp.issubdtype(inputs.dtype, jnp.floating) else inputs.astype(jnp.float32)
+
+
+def as_vectors(inputs: Array) -> Array:
+    """Floating inputs [n, ...] as vectors [n, features].
+
+    >>> as_vectors(jnp.zeros((2, 8, 8))).shape
+    (2, 64)
+    """
+    return as_floats(inputs).reshape(len(inputs), -1)

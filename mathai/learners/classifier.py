@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from mathai.learners.base import Learner, PRNGKey, adam, hyperparameters, is_known, weights_only
-from mathai.learners.batches import Examples, steps_per_epoch
+from mathai.learners.batches import Examples, as_floats, steps_per_epoch
 from mathai.models.convnet import ConvNet
 from mathai.models.mlp import MLP
 from mathai.nn import _numerics, activations, losses, scores
@@ -228,10 +228,7 @@ def predict(config: Config, num_classes: int, state: State, inputs: Float[Array,
 
 def prepare(config: Config, inputs: Array) -> Float[Array, "n ..."]:
     """Inputs as the model takes them: floating, bytes divided by 255; vectors for an MLP, images with channels else."""
-    if inputs.dtype == jnp.uint8:
-        inputs = inputs.astype(jnp.float32) / 255
-    elif not jnp.issubdtype(inputs.dtype, jnp.floating):
-        inputs = inputs.astype(jnp.float32)
+    inputs = as_floats(inputs)
     if config.model == "mlp":
         return inputs.reshape(len(inputs), -1)
     if inputs.ndim not in (3, 4):

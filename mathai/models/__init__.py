@@ -2,7 +2,10 @@
 
 from mathai.models.actor_critic import ActorCritic
 from mathai.models.convnet import ConvNet
+from mathai.models.denoiser import Denoiser, UNet
+from mathai.models.gan import Discriminator, Generator
 from mathai.models.mlp import MLP
 from mathai.models.transformer import Transformer
+from mathai.models.vae import VAE
 
-__all__ = ["MLP", "ActorCritic", "ConvNet", "Transformer"]
+__all__ = ["MLP", "VAE", "ActorCritic", "ConvNet", "Denoiser", "Discriminator", "Generator", "Transformer", "UNet"]

@@ -24,6 +24,7 @@ QUICK = {  # by the config's first word
     "mlp": ("--config.learner.num_epochs=1",),
     "transformer": ("--config.learner.num_updates=50", "--config.learner.num_features=16"),
 }
+SHORT = r"python -m experiments\.train --config=configs/ppo_cartpole\.py --workdir=\S+"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:make|python3?|pip|git|\S*/python) [^`\n]+)`")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -179,15 +180,16 @@ def test_the_documents_have_commands_and_examples(document):
 
 
 def parameters():
-    """Every command with its document; what compiles a program of its own for long is left to the slow tests."""
+    """Every command with its document; of trainings all but one form are left to the slow tests.
+
+    `test_configs` builds and traces every config in the fast ones.
+    """
     for document in DOCUMENTS:
         for line in commands(document):
             makes = next(
                 (c for c in commands(document) if flag(c.split(), "workdir") == flag(line.split(), "workdir")), ""
             )
-            is_long = line == "make demo" or (
-                "experiments." in line and re.search(r"--seeds|--profile|experiments\.benchmark", f"{line} {makes}")
-            )
+            is_long = line == "make demo" or ("experiments." in line and not re.fullmatch(SHORT, makes or line))
             yield pytest.param(line, marks=pytest.mark.slow if is_long else (), id=f"{document}: {line}"[:90])
 
 

@@ -1,0 +1,33 @@
+"""A diffusion model on two moons in the plane.
+
+    python -m experiments.train --config=configs/diffusion_moons.py --workdir=runs/diffusion_moons
+
+Two x86-64 cores: TIME minutes. SCORE
+"""
+
+from experiments.configuration import make_config
+
+
+def get_config():
+    """Return the config; every field can be overridden, as in `--config.learner.learning_rate=1e-3`."""
+    return make_config(
+        "diffusion",
+        data={"name": "moons"},
+        learner={
+            "model": "mlp",
+            "num_blocks": 3,
+            "num_features": 128,
+            "minimum": -2.0,
+            "maximum": 2.0,
+            "batch_size": 512,
+            "num_updates": 10000,
+            "learning_rate": 0.002,
+        },
+        run={
+            "updates_per_chunk": 250,
+            "evaluate_every": 2500,
+            "checkpoint_every": 5000,
+            "best_metric": "sliced_wasserstein",
+            "best_mode": "min",
+        },
+    )

@@ -1,0 +1,32 @@
+"""A variational autoencoder on scikit-learn's 8 × 8 digits.
+
+    python -m experiments.train --config=configs/vae_digits.py --workdir=runs/vae_digits
+
+Two x86-64 cores: TIME minutes. SCORE
+"""
+
+from experiments.configuration import make_config
+
+
+def get_config():
+    """Return the config; every field can be overridden, as in `--config.learner.learning_rate=1e-3`."""
+    return make_config(
+        "vae",
+        data={"name": "digits"},
+        learner={
+            "num_latents": 16,
+            "hidden_sizes": (256, 256),
+            "likelihood": "gaussian",
+            "batch_size": 64,
+            "num_epochs": 200,
+            "learning_rate": 0.001,
+            "weight_decay": 0.0,
+        },
+        run={
+            "updates_per_chunk": 110,
+            "evaluate_every": 1100,
+            "checkpoint_every": 1100,
+            "best_metric": "negative_elbo",
+            "best_mode": "min",
+        },
+    )

@@ -1,0 +1,64 @@
+"""A variational autoencoder's networks."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mathai.models.layers import Activation
+from mathai.models.mlp import MLP
+from mathai.nn import activations
+
+
+class VAE(nn.Module):
+    """An encoder x → q(z|x) = N(μ, e^λ) and a decoder z → outputs, each an `MLP`.
+
+    The outputs are what a likelihood takes: logits of `vae.bernoulli_log_likelihood`, or means of
+    `vae.gaussian_log_likelihood`, whose log variance is the parameter `log_variance`, one number. Without hidden layers
+    and with that likelihood this is probabilistic PCA.
+
+    Attributes:
+      num_features: of x.
+      num_latents: of z.
+      hidden_sizes: widths of the encoder's hidden layers; the decoder has them in reverse.
+      activation: of the hidden layers.
+
+    Source:
+      Kingma & Welling (2014), Auto-Encoding Variational Bayes, appendix C.
+
+    >>> import jax
+    >>> model = VAE(num_features=6, num_latents=2, hidden_sizes=(8,))
+    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 6)))
+    >>> mean, log_variance = model.apply(variables, jnp.zeros((3, 6)), method="encode")
+    >>> mean.shape, model.apply(variables, mean, method="decode").shape
+    ((3, 2), (3, 6))
+    """
+
+    num_features: int
+    num_latents: int = 20
+    hidden_sizes: Sequence[int] = (500, 500)
+    activation: Activation = activations.relu
+
+    def setup(self) -> None:
+        """Make both networks and the likelihood's log variance."""
+        if min(self.num_features, self.num_latents) < 1:
+            raise ValueError(f"VAE: {self.num_features} features and {self.num_latents} latents; each needs one.")
+        self.encoder = MLP((*self.hidden_sizes, 2 * self.num_latents), self.activation)
+        self.decoder = MLP((*reversed(self.hidden_sizes), self.num_features), self.activation)
+        self.log_variance = self.param("log_variance", nn.initializers.zeros, ())
+
+    def encode(
+        self, x: Float[Array, "*batch features"]
+    ) -> tuple[Float[Array, "*batch latents"], Float[Array, "*batch latents"]]:
+        """Return μ and λ."""
+        mean, log_variance = jnp.split(self.encoder(x), 2, axis=-1)
+        return mean, log_variance
+
+    def decode(self, z: Float[Array, "*batch latents"]) -> Float[Array, "*batch features"]:
+        """Return logits or means."""
+        return self.decoder(z)
+
+    def __call__(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
+        """Decode the mean of q(z|x)."""
+        return self.decode(self.encode(x)[0])
