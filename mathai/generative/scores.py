@@ -41,7 +41,7 @@ def sliced_wasserstein(
       Bonneel, Rabin, Peyré & Pfister (2015), Sliced and Radon Wasserstein Barycenters of Measures, section 2.
 
     >>> x = jax.random.normal(jax.random.key(0), (100, 1))
-    >>> sliced_wasserstein(jax.random.key(1), x, x + 2).round(3).item()
+    >>> round(float(sliced_wasserstein(jax.random.key(1), x, x + 2)), 3)
     2.0
     """
     _numerics.assert_equal_shape(x, y)
@@ -123,7 +123,7 @@ def frechet_distance(x: Float[ArrayLike, "n features"], y: Float[ArrayLike, "m f
       GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium, eq. 6.
 
     >>> x = jnp.array([[0.0], [2.0]])
-    >>> frechet_distance(x, 3 * x).round(3).item()  # means 1 and 3, standard deviations √2 and 3√2
+    >>> round(float(frechet_distance(x, 3 * x)), 3)  # means 1 and 3, standard deviations √2 and 3√2
     12.0
     """
     (x, y), dtype = _numerics.upcast(x, y)

@@ -24,8 +24,8 @@ __all__ = [
     "sinusoidal_position_encoding",
 ]
 
-MOST_DENSE_SCORES = 512 * 512  # T · S up to which all scores of a head are held at once
-BLOCK_SIZE = 512
+MOST_DENSE_SCORES = 256 * 256  # T · S up to which all scores of a head are held at once
+BLOCK_SIZE, LONGEST_BLOCK = 512, 640
 
 
 def scaled_dot_product_attention(
@@ -327,15 +327,12 @@ def _whole_angles(positions: Int[Array, "*shape"], frequencies: np.ndarray) -> F
 
 def _attend(query, key, value, bias, mask, is_causal, block_size):
     num_queries, num_keys = query.shape[-3], key.shape[-3]
-    if block_size is None:
-        if num_queries * num_keys <= MOST_DENSE_SCORES:
-            return dense_attention(query, key, value, bias, mask, is_causal=is_causal)
-        block_size = BLOCK_SIZE
-    elif block_size < 1:
+    if block_size is not None and block_size < 1:
         raise ValueError(f"block_size must be at least 1, got {block_size}")
-    if not num_queries * num_keys:
+    num_scores = num_queries * num_keys
+    if not num_scores or (block_size is None and num_scores <= MOST_DENSE_SCORES):
         return dense_attention(query, key, value, bias, mask, is_causal=is_causal)
-    blocks = Blocks(_balanced(num_queries, block_size), _balanced(num_keys, block_size), is_causal)
+    blocks = Blocks(_block_of(num_queries, block_size), _block_of(num_keys, block_size), is_causal)
     more_queries, more_keys = -num_queries % blocks.queries, -num_keys % blocks.keys
     query, key, value = _extend(query, -3, more_queries), _extend(key, -3, more_keys), _extend(value, -3, more_keys)
     bias, mask = (None if x is None else _extend(_extend(x, -2, more_queries), -1, more_keys) for x in (bias, mask))
@@ -347,9 +344,11 @@ def _attend(query, key, value, bias, mask, is_causal, block_size):
     return out[..., :num_queries, :, :], lse[..., :num_queries, :, :]
 
 
-def _balanced(length: int, largest: int) -> int:
-    """The smallest block of which as few cover the length as of the largest: 520 are twice 260, not 512 and a rest."""
-    return -(-length // -(-length // largest))
+def _block_of(length: int, block_size: int | None) -> int:
+    """Blocks all alike, as many as of `block_size` cover the length; without it of `BLOCK_SIZE`, or a bit longer."""
+    if block_size is None:
+        block_size = length if length <= LONGEST_BLOCK else BLOCK_SIZE
+    return -(-length // -(-length // block_size))
 
 
 def _extend(x: Array, axis: int, more: int) -> Array:
