@@ -15,6 +15,8 @@ def get_config():
         "diffusion",
         data={"name": "mnist"},
         learner={
+            "prediction": "velocity",
+            "noise_schedule": "cosine",
             "model": "unet",
             "channels": (16, 32, 64),
             "minimum": 0.0,

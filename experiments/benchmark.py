@@ -74,13 +74,24 @@ def _attention() -> Iterable[Case]:
     return attention.cases(with_peers=FLAGS.peers)
 
 
+def _generative() -> Iterable[Case]:
+    from experiments.suites import generative
+
+    return generative.cases(with_peers=FLAGS.peers)
+
+
 def _ppo() -> Iterable[Case]:
     from experiments.suites import ppo
 
     return ppo.cases(with_peers=FLAGS.peers, purejaxrl_checkout=FLAGS.purejaxrl, env_steps=FLAGS.env_steps)
 
 
-SUITES: dict[str, Callable[[], Iterable[Case]]] = {"nn": _nn, "attention": _attention, "ppo": _ppo}
+SUITES: dict[str, Callable[[], Iterable[Case]]] = {
+    "nn": _nn,
+    "attention": _attention,
+    "generative": _generative,
+    "ppo": _ppo,
+}
 
 if __name__ == "__main__":
     define_flags()

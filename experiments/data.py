@@ -29,7 +29,7 @@ DEFAULTS = {
 }
 TEST_FRACTION, VALIDATION_FRACTION = 0.2, 0.1
 MOST_LABEL = 99_999
-NUM_TRAIN_POINTS, NUM_TEST_POINTS = 20_000, 2_000  # in the plane
+NUM_TRAIN_POINTS, NUM_TEST_POINTS = 50_000, 10_000  # in the plane
 MOONS_NOISE = 0.05
 RING_STD = 0.02
 RING_CENTERS = np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], 1)
@@ -156,10 +156,15 @@ def _fashion_mnist(directory: str) -> DataSet:
 
 def _moons(directory: str) -> DataSet:
     del directory
-    from sklearn.datasets import make_moons
 
     def draw(size, seed):
-        points, labels = make_moons(size, noise=MOONS_NOISE, random_state=seed)
+        # Labels are drawn as well: scikit-learn's moons have exactly as many points each, closer to one another than
+        # samples of the same law are.
+        generator = np.random.default_rng(seed)
+        labels, angle = generator.integers(0, 2, size), generator.uniform(0, np.pi, size)
+        upper = np.stack([np.cos(angle), np.sin(angle)], 1)
+        lower = np.stack([1 - np.cos(angle), 0.5 - np.sin(angle)], 1)
+        points = np.where(labels[:, None] == 0, upper, lower) + MOONS_NOISE * generator.standard_normal((size, 2))
         return Split(points.astype(np.float32), labels.astype(np.int32))
 
     return DataSet(draw(NUM_TRAIN_POINTS, 0), draw(NUM_TEST_POINTS, 1), ("upper", "lower"))

@@ -21,7 +21,8 @@ from mathai.learners.base import Metrics, train
 from mathai.learners.batches import Examples, as_vectors, minibatch, steps_per_epoch
 from mathai.nn import activations, feedforward
 
-MOST_SCORED = 2000  # examples that samples are compared with
+MOST_SCORED = 2000  # images that samples are compared with
+NUM_REFERENCES = 4  # sets of points that samples are compared with
 KERNEL_BANDWIDTH = 0.2  # of points in the plane
 MODE_RADIUS = 5 * data.RING_STD
 JUDGE = classifier.Config(hidden_sizes=(128, 32), batch_size=128, num_epochs=40, weight_decay=0.01)
@@ -94,15 +95,19 @@ def is_plane(inputs: np.ndarray) -> bool:
 
 def _make_score(name: str, data_set: data.DataSet) -> tuple[Any, PyTree]:
     """Choose how samples are scored; returns the score and what it compares them with."""
-    test = jnp.asarray(data_set.test.inputs[:MOST_SCORED])
-    order = np.random.default_rng(0).permutation(len(data_set.train.inputs))[: len(test)]
-    if len(order) < len(test):
-        raise ValueError(f"{len(test)} test examples need as many training examples for the floor, not {len(order)}.")
-    reference = jnp.asarray(data_set.train.inputs[order])
+    test, train_inputs = data_set.test.inputs, data_set.train.inputs
     if is_plane(test):
+        references = train_inputs[: NUM_REFERENCES * len(test)].reshape(NUM_REFERENCES, *test.shape)
         score = functools.partial(samples.compare_with_floor, bandwidth=KERNEL_BANDWIDTH)
-        return (functools.partial(_score_ring, score) if name == "ring" else score), (test, reference)
-    return _score_images, ImageTest(test, reference, _train_judge(data_set))
+        score = functools.partial(_score_ring, score) if name == "ring" else score
+        return score, (jnp.asarray(test), jnp.asarray(references))
+    test = test[:MOST_SCORED]
+    if len(train_inputs) < len(test):
+        raise ValueError(
+            f"{len(test)} test images need as many training images for the floor, not {len(train_inputs)}."
+        )
+    reference = train_inputs[np.random.default_rng(0).permutation(len(train_inputs))[: len(test)]]
+    return _score_images, ImageTest(jnp.asarray(test), jnp.asarray(reference), _train_judge(data_set))
 
 
 def _score_ring(score: Any, key: jax.Array, found: Array, test: PyTree) -> Metrics:

@@ -7,9 +7,11 @@ from mathai.generative.processes import (
     forward_step,
     gaussian_optimal_noise,
     gaussian_reverse_variance,
+    noise_of_velocity,
     noise_prediction_loss,
     posterior,
     predict_x0,
+    velocity,
 )
 from mathai.generative.samplers import (
     classifier_free_guidance,
@@ -37,10 +39,12 @@ __all__ = [
     "gaussian_reverse_variance",
     "heun_step",
     "linear_schedule",
+    "noise_of_velocity",
     "noise_prediction_loss",
     "posterior",
     "predict_x0",
     "prior_kl",
     "sample",
     "step_kl",
+    "velocity",
 ]

@@ -16,9 +16,11 @@ __all__ = [
     "forward_step",
     "gaussian_optimal_noise",
     "gaussian_reverse_variance",
+    "noise_of_velocity",
     "noise_prediction_loss",
     "posterior",
     "predict_x0",
+    "velocity",
 ]
 
 PRNGKey = Key[Array, ""] | UInt32[Array, "..."]
@@ -120,6 +122,74 @@ def predict_x0(
     (x_t, noise), dtype = _numerics.upcast(x_t, noise)
     log_alpha_bar = log_alpha_bar_at(schedule, t, x_t)
     return (jnp.exp(-log_alpha_bar / 2) * (x_t - jnp.sqrt(-jnp.expm1(log_alpha_bar)) * noise)).astype(dtype)
+
+
+def velocity(
+    schedule: Schedule, x_0: Float[ArrayLike, "*shape"], noise: Float[ArrayLike, "*shape"], t: Step
+) -> Float[Array, "*shape"]:
+    """The direction in which x_t moves as its angle grows: what a network may predict in place of the noise.
+
+        v = √ᾱ_t ε − √(1 − ᾱ_t) x_0
+
+    Args:
+      schedule: of ᾱ.
+      x_0: data.
+      noise: ε, of the same shape.
+      t: in 0 … T, a scalar, or one for each index of the first axes of x.
+
+    Returns:
+      v.
+
+    Raises:
+      AssertionError: the shapes differ.
+      TypeError: x_0 is not floating, or t not integer.
+      ValueError: the axes of t do not begin those of x.
+
+    Source:
+      Salimans & Ho (2022), Progressive Distillation for Fast Sampling of Diffusion Models, section 4 and appendix D.
+
+    >>> velocity(Schedule(jnp.log(jnp.array([1.0, 0.64]))), jnp.ones(1), jnp.full(1, 2.0), 1).round(1)
+    Array([1.], dtype=float32)
+    """
+    _numerics.assert_equal_shape(x_0, noise)
+    (x_0, noise), dtype = _numerics.upcast(x_0, noise)
+    log_alpha_bar = log_alpha_bar_at(schedule, t, x_0)
+    return (jnp.exp(log_alpha_bar / 2) * noise - jnp.sqrt(-jnp.expm1(log_alpha_bar)) * x_0).astype(dtype)
+
+
+def noise_of_velocity(
+    schedule: Schedule, x_t: Float[ArrayLike, "*shape"], predicted_velocity: Float[ArrayLike, "*shape"], t: Step
+) -> Float[Array, "*shape"]:
+    """The noise prediction that a velocity prediction stands for.
+
+        ε̂ = √(1 − ᾱ_t) x_t + √ᾱ_t v̂
+
+    An error of v̂ shrinks with √ᾱ_t, by which `predict_x0` divides: x̂_0 stays right where hardly any data are left.
+
+    Args:
+      schedule: of ᾱ.
+      x_t: noisy data.
+      predicted_velocity: v̂, of the same shape.
+      t: in 0 … T, a scalar, or one for each index of the first axes of x.
+
+    Returns:
+      ε̂.
+
+    Raises:
+      AssertionError: the shapes differ.
+      TypeError: x_t is not floating, or t not integer.
+      ValueError: the axes of t do not begin those of x.
+
+    Source:
+      Salimans & Ho (2022), Progressive Distillation for Fast Sampling of Diffusion Models, appendix D.
+
+    >>> noise_of_velocity(Schedule(jnp.log(jnp.array([1.0, 0.64]))), jnp.full(1, 2.0), jnp.ones(1), 1).round(1)
+    Array([2.], dtype=float32)
+    """
+    _numerics.assert_equal_shape(x_t, predicted_velocity)
+    (x_t, predicted), dtype = _numerics.upcast(x_t, predicted_velocity)
+    log_alpha_bar = log_alpha_bar_at(schedule, t, x_t)
+    return (jnp.sqrt(-jnp.expm1(log_alpha_bar)) * x_t + jnp.exp(log_alpha_bar / 2) * predicted).astype(dtype)
 
 
 def posterior(

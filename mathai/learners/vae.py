@@ -28,6 +28,9 @@ class Config:
       activation: "relu", "leaky_relu", "tanh" or "sigmoid".
       likelihood: "bernoulli", of values in [0, 1], or "gaussian", with one variance that is learned.
       hidden_sizes: widths of the encoder's hidden layers, in the decoder in reverse; () is linear.
+      dequantization: w: whenever an example is used, noise from [0, w) is added to each value. With w the spacing of
+        discrete values, the density has a bound, and −ELBO bounds their −log probability plus log w for each of them;
+        without, it has none where a value is always the same.
       beta: β, the weight of the divergence in training.
       num_draws: importance-weighted draws of z in evaluation.
       batch_size: examples in an update.
@@ -44,6 +47,7 @@ class Config:
     activation: str = "relu"
     likelihood: str = "bernoulli"
     binarization: str = "none"
+    dequantization: float = 0.0
     beta: float = 1.0
     num_draws: int = 50
     batch_size: int = 128
@@ -91,7 +95,7 @@ def make(config: Config, train: Shaped[Array, "n ..."], test: Shaped[Array, "m .
 
     Raises:
       ValueError: a name in the config is unknown, a number is out of its range, batch_size does not fit, or
-        `binarization` meets the Gaussian likelihood.
+        `binarization` meets the Gaussian likelihood or `dequantization` the other.
 
     Source:
       Kingma & Welling (2014), Auto-Encoding Variational Bayes; evaluation: Burda, Grosse & Salakhutdinov (2016),
@@ -167,9 +171,13 @@ def make_model(config: Config, num_features: int) -> VAE:
 
 
 def prepare(config: Config, key: PRNGKey, inputs: Shaped[Array, "n ..."]) -> Float[Array, "n features"]:
-    """Inputs as vectors, binarized if the config says so."""
+    """Inputs as vectors, binarized or dequantized if the config says so."""
     x = as_vectors(inputs)
-    return jax.random.bernoulli(key, x).astype(x.dtype) if config.binarization == "dynamic" else x
+    if config.binarization == "dynamic":
+        return jax.random.bernoulli(key, x).astype(x.dtype)
+    if is_known(config.dequantization, 0):
+        return x
+    return x + config.dequantization * jax.random.uniform(key, x.shape, x.dtype)
 
 
 def expected(config: Config, outputs: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
@@ -217,6 +225,8 @@ def _check(config: Config) -> None:
             raise ValueError(f"{name} {getattr(config, name)!r} is unknown; use one of {', '.join(known)}.")
     if config.binarization == "dynamic" and config.likelihood == "gaussian":
         raise ValueError("binarization is 'dynamic': binary values have no Gaussian likelihood; use 'bernoulli'.")
+    if config.likelihood == "bernoulli" and not is_known(config.dequantization, 0):
+        raise ValueError("dequantization is for the Gaussian likelihood; a Bernoulli likelihood has no density.")
     for name in ("num_latents", "num_draws", "num_epochs"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1.")

@@ -23,6 +23,8 @@ class VAE(nn.Module):
       num_latents: of z.
       hidden_sizes: widths of the encoder's hidden layers; the decoder has them in reverse.
       activation: of the hidden layers.
+      initial_log_variance: of the Gaussian likelihood. Where it begins far above the data's spread, codes are of no use
+        at first, and may stay so.
 
     Source:
       Kingma & Welling (2014), Auto-Encoding Variational Bayes, appendix C.
@@ -39,6 +41,7 @@ class VAE(nn.Module):
     num_latents: int = 20
     hidden_sizes: Sequence[int] = (500, 500)
     activation: Activation = activations.relu
+    initial_log_variance: float = -6.0
 
     def setup(self) -> None:
         """Make both networks and the likelihood's log variance."""
@@ -46,7 +49,7 @@ class VAE(nn.Module):
             raise ValueError(f"VAE: {self.num_features} features and {self.num_latents} latents; each needs one.")
         self.encoder = MLP((*self.hidden_sizes, 2 * self.num_latents), self.activation)
         self.decoder = MLP((*reversed(self.hidden_sizes), self.num_features), self.activation)
-        self.log_variance = self.param("log_variance", nn.initializers.zeros, ())
+        self.log_variance = self.param("log_variance", nn.initializers.constant(self.initial_log_variance), ())
 
     def encode(
         self, x: Float[Array, "*batch features"]

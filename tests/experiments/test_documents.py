@@ -22,6 +22,9 @@ DOCUMENTS = ("README.md", "BUILD.md")
 QUICK = {  # by the config's first word
     "ppo": ("--config.learner.total_env_steps=4096", "--config.learner.num_evaluation_episodes=4"),
     "mlp": ("--config.learner.num_epochs=1",),
+    "vae": ("--config.learner.num_epochs=1",),
+    "gan": ("--config.run.num_updates=500",),
+    "diffusion": ("--config.run.num_updates=250",),
     "transformer": ("--config.learner.num_updates=50", "--config.learner.num_features=16"),
 }
 SHORT = r"python -m experiments\.train --config=configs/ppo_cartpole\.py --workdir=\S+"
@@ -109,7 +112,7 @@ class Shell:
         go = lambda folder: self._programs.run(  # noqa: E731
             "benchmark", *words, "--env_steps=4096", "--repeats=1", f"--out={folder}"
         )
-        folder, done = self._once("document_benchmark", go)
+        folder, done = self._once(f"document_benchmark_{flag(words, 'suite')}", go)
         assert (done.returncode, done.stderr) == (0, "")
         assert (folder / "benchmark.jsonl").read_text()
 

@@ -106,6 +106,16 @@ def test_noise_is_found_again():
     np.testing.assert_allclose(diffusion.predict_x0(LINEAR, noisy, noise, t), x, atol=1e-4)
 
 
+@pytest.mark.parametrize("t", [0, 1, 500, 1000])
+def test_velocity_is_the_slope_in_the_angle_and_gives_the_noise_back(t):
+    x, noise = jax.random.normal(KEY, (2, 7))
+    alpha_bar = np.prod(1 - BETAS[:t])
+    v = diffusion.velocity(LINEAR, x, noise, t)
+    np.testing.assert_allclose(v, np.sqrt(alpha_bar) * noise - np.sqrt(1 - alpha_bar) * x, atol=1e-5)
+    noisy = diffusion.add_noise(LINEAR, x, noise, t)
+    np.testing.assert_allclose(diffusion.noise_of_velocity(LINEAR, noisy, v, t), noise, atol=1e-5)
+
+
 def test_each_example_has_a_step_of_its_own():
     x, noise = jax.random.normal(KEY, (2, 3, 2, 2))
     t = jnp.array([3, 900, 40])

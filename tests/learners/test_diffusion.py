@@ -14,7 +14,13 @@ from mathai.learners.base import Learner, train
 
 KEY = jax.random.key(0)
 CONFIG = diffusion.Config(
-    num_blocks=1, num_features=8, num_noise_steps=20, num_sampling_steps=5, batch_size=10, num_updates=20
+    num_blocks=1,
+    num_features=8,
+    noise_schedule="cosine",
+    num_noise_steps=20,
+    num_sampling_steps=5,
+    batch_size=10,
+    num_updates=20,
 )
 DATA = jax.random.uniform(jax.random.key(1), (30, 2, 2), minval=-1)
 
@@ -31,6 +37,22 @@ def test_without_knowledge_the_loss_is_the_noise(changes):
     assert abs(np.mean(losses) - 1) < 4 * np.sqrt(2 / (60 * 40))
     _, metrics = learner.update(state, DATA[:10])
     assert metrics["examples"] == 10
+
+
+def test_the_velocity_is_what_is_learned_and_gives_the_noise():
+    learner = make(prediction="velocity")
+    state = learner.init(KEY)  # predicts 0: the loss is the mean square of √ᾱ ε − √(1 − ᾱ) x, noise and data apart
+    alpha_bar = np.exp(np.float64(formulas.cosine_schedule(20).log_alpha_bar[1:]))
+    expected = np.mean(alpha_bar + (1 - alpha_bar) * np.mean(np.float64(DATA[:10]) ** 2))
+    losses = [learner.update(state._replace(key=jax.random.key(k)), DATA[:10])[1]["loss"] for k in range(60)]
+    np.testing.assert_allclose(np.mean(losses), expected, rtol=0.1)
+    x = jax.random.normal(KEY, (5, 4))
+    denoise_fn = diffusion.denoiser(dataclasses.replace(CONFIG, prediction="velocity"), state.params)
+    # v̂ = 0 says that x̂_0 = √ᾱ x_t
+    schedule = formulas.cosine_schedule(20)
+    for t in (1, 10, 20):
+        found = formulas.predict_x0(schedule, x, denoise_fn(x, t), t)
+        np.testing.assert_allclose(found, np.sqrt(alpha_bar[t - 1]) * x, atol=2e-3)
 
 
 def test_data_are_mapped_to_one_range_and_samples_back():
@@ -56,7 +78,9 @@ def test_the_bound_of_a_model_that_predicts_nothing_is_that_of_the_formulas():
     # ε̂ = 0 everywhere: E (ε̂ − ε)² = 1 at every step, and x̂_0 = x_1/√ᾱ₁ at the last
     levels = jnp.round((DATA.reshape(30, 4) + 1) / 2 * 8) / 4 - 1
     data = jnp.tile(levels, (100, 1))
-    learner = make(data, num_levels=9)
+    config = dataclasses.replace(CONFIG, num_levels=9, num_sampling_steps=1)
+    learner = diffusion.make(config, data, data, score=lambda key, samples, test: {})
+    evaluate = jax.jit(jax.vmap(learner.evaluate, in_axes=(0, None)))
     schedule = formulas.cosine_schedule(20)
     t = jnp.arange(2, 21)
     steps = jnp.sum(formulas.step_kl(schedule, jnp.ones(19), jnp.zeros(19), t))
@@ -70,7 +94,7 @@ def test_the_bound_of_a_model_that_predicts_nothing_is_that_of_the_formulas():
     low = np.where(x_0 == -1, -np.inf, (x_0 - 0.125 - mean) / np.sqrt(beta))
     last = -np.mean(np.log(norm.cdf(high) - norm.cdf(low)))
     prior = np.mean(formulas.prior_kl(schedule, data))
-    found = np.mean([learner.evaluate(jax.random.key(k), learner.init(KEY))["bits_per_dimension"] for k in range(4)])
+    found = np.mean(evaluate(jax.random.split(KEY, 16), learner.init(KEY))["bits_per_dimension"])
     np.testing.assert_allclose(found, (steps + last + prior) / math.log(2), rtol=0.02)
 
 
@@ -129,6 +153,7 @@ def test_the_bound_of_coins_is_one_bit_and_samples_are_coins():
     ("changes", "message"),
     [
         ({"model": "cnn"}, "model 'cnn' is unknown; use one of mlp, unet"),
+        ({"prediction": "score"}, "prediction 'score' is unknown; use one of noise, velocity"),
         ({"noise_schedule": "sigmoid"}, "noise_schedule 'sigmoid' is unknown"),
         ({"sampler": "euler"}, "sampler 'euler' is unknown"),
         ({"num_sampling_steps": 21}, "num_sampling_steps is 21, more than num_noise_steps = 20"),

@@ -106,7 +106,8 @@ def test_modes_are_counted_where_samples_are():
 
 def test_samples_are_scored_beside_the_floor():
     x = jax.random.normal(KEY, (200, 2))
-    found = samples.compare_with_floor(KEY, x + jnp.array([[3.0, 4.0]]), (x, x[::-1]), bandwidth=1.0)
+    references = jnp.stack([x[::-1], jax.random.permutation(KEY, x)])
+    found = samples.compare_with_floor(KEY, x + jnp.array([[3.0, 4.0]]), (x, references), bandwidth=1.0)
     np.testing.assert_allclose(found["sliced_wasserstein"], 5 / np.sqrt(2), rtol=0.1)
     assert found["sliced_wasserstein_floor"] == 0
     assert found["maximum_mean_discrepancy"] > 0.5 > found["maximum_mean_discrepancy_floor"]

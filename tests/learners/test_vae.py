@@ -62,6 +62,14 @@ def test_dynamic_binarization_draws_anew_at_every_use():
     np.testing.assert_allclose(jnp.mean(many, 0), IMAGES.reshape(30, 6), atol=0.06)
 
 
+def test_dequantization_fills_the_gaps_between_values():
+    config = dataclasses.replace(CONFIG, likelihood="gaussian", dequantization=0.25)
+    x = jnp.floor(4 * IMAGES) / 4
+    found = jax.vmap(lambda key: vae.prepare(config, key, x))(jax.random.split(KEY, 500))
+    np.testing.assert_array_equal(jnp.floor(4 * found) / 4, jnp.broadcast_to(x.reshape(1, 30, 6), found.shape))
+    np.testing.assert_allclose(jnp.mean(found), jnp.mean(x) + 0.125, atol=1e-3)
+
+
 def test_bytes_are_divided_by_255():
     bytes_ = jnp.round(IMAGES * 255).astype(jnp.uint8)
     learner = Learner(*map(jax.jit, vae.make(CONFIG, bytes_, bytes_)))
@@ -122,6 +130,7 @@ def test_a_linear_vae_is_probabilistic_pca():
         ({"binarization": "static"}, "binarization 'static' is unknown"),
         ({"activation": "gelu"}, "activation 'gelu' is unknown"),
         ({"likelihood": "gaussian", "binarization": "dynamic"}, "no Gaussian likelihood"),
+        ({"dequantization": 0.1}, "dequantization is for the Gaussian likelihood"),
         ({"num_draws": 0}, "num_draws is 0; it must be at least 1"),
         ({"batch_size": 31}, "batch_size is 31; it must be from 1 to 30"),
         ({"schedule": "step"}, "schedule 'step' is unknown"),
