@@ -52,6 +52,7 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
     inputs, test = jnp.asarray(data_set.train.inputs), jnp.asarray(data_set.test.inputs)
     try:
         if config.algorithm == "vae":
+            _check_range(hyperparameters, inputs)
             evaluation_data: PyTree = test
             learner = module.make(hyperparameters, inputs, test)
             num_updates = hyperparameters.num_epochs * steps_per_epoch(len(inputs), hyperparameters.batch_size)
@@ -88,6 +89,15 @@ def _draw(batch_size: int, key: jax.Array, inputs: jax.Array, step: jax.Array) -
     return minibatch(key, inputs, step, batch_size=batch_size)
 
 
+def _check_range(hyperparameters: vae.Config, inputs: jax.Array) -> None:
+    x = as_vectors(inputs)
+    if hyperparameters.likelihood == "bernoulli" and not (x.min() >= 0 and x.max() <= 1):
+        raise ValueError(
+            f"the data go from {x.min():.3g} to {x.max():.3g}; the Bernoulli likelihood takes values from 0 to 1. "
+            "Set config.learner.likelihood to 'gaussian'."
+        )
+
+
 def is_plane(inputs: np.ndarray) -> bool:
     """Whether examples are points in the plane."""
     return inputs.shape[1:] == (2,)
@@ -96,8 +106,14 @@ def is_plane(inputs: np.ndarray) -> bool:
 def _make_score(name: str, data_set: data.DataSet) -> tuple[Any, PyTree]:
     """Choose how samples are scored; returns the score and what it compares them with."""
     test, train_inputs = data_set.test.inputs, data_set.train.inputs
+    order = np.random.default_rng(0).permutation(len(train_inputs))
     if is_plane(test):
-        references = train_inputs[: NUM_REFERENCES * len(test)].reshape(NUM_REFERENCES, *test.shape)
+        num_references = min(NUM_REFERENCES, len(train_inputs) // len(test))
+        if not num_references:
+            raise ValueError(
+                f"{len(test)} test points need as many training points to be compared with, not {len(train_inputs)}."
+            )
+        references = train_inputs[order[: num_references * len(test)]].reshape(num_references, *test.shape)
         score = functools.partial(samples.compare_with_floor, bandwidth=KERNEL_BANDWIDTH)
         score = functools.partial(_score_ring, score) if name == "ring" else score
         return score, (jnp.asarray(test), jnp.asarray(references))
@@ -106,7 +122,7 @@ def _make_score(name: str, data_set: data.DataSet) -> tuple[Any, PyTree]:
         raise ValueError(
             f"{len(test)} test images need as many training images for the floor, not {len(train_inputs)}."
         )
-    reference = train_inputs[np.random.default_rng(0).permutation(len(train_inputs))[: len(test)]]
+    reference = train_inputs[order[: len(test)]]
     return _score_images, ImageTest(jnp.asarray(test), jnp.asarray(reference), _train_judge(data_set))
 
 
@@ -126,7 +142,7 @@ def _score_images(key: jax.Array, found: Array, test: ImageTest) -> Metrics:
     return {
         "frechet_distance": scores.frechet_distance(features, real),
         "frechet_distance_floor": scores.frechet_distance(other, real),
-        "class_entropy": entropy / math.log(logits.shape[-1]),  # 1: all classes alike
+        "class_entropy": entropy / math.log(max(logits.shape[-1], 2)),  # 1: all classes alike
         "judge_confidence": jnp.mean(jnp.max(activations.softmax(logits), -1)),
     }
 
@@ -180,7 +196,7 @@ def _draw_vae(
 
     z = jax.random.normal(jax.random.key(0), (COLUMNS**2, hyperparameters.num_latents))
     share = jnp.linspace(0, 1, COLUMNS)[:, None]
-    walks = [((1 - share) * mean[i][None] + share * mean[i + 1][None]) for i in range(0, COLUMNS, 2)]
+    walks = [((1 - share) * mean[i][None] + share * mean[i + 1][None]) for i in range(0, len(mean) - 1, 2)]
     return [
         sample_pictures.image_rows(
             workdir / "reconstructions.png",

@@ -62,7 +62,7 @@ def point_panels(
             panel.set_xlabel("$x_1$")
         figure.axes[0].set_ylabel("$x_2$")
 
-    return save(path, draw, (0.8 + 2.6 * len(panels), 3.4))
+    return save(path, draw, (0.8 + 2.6 * len(panels), 3.9))
 
 
 def _density(panel: Any, points: np.ndarray, limits: tuple[float, float, float, float]) -> None:

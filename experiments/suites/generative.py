@@ -1,9 +1,11 @@
 """Sampling of a diffusion model: images per second of deterministic DDIM, in 50 steps, and of Heun's method in 25.
 
 The networks are those of `configs/diffusion_digits.py` and `configs/diffusion_mnist.py` before training: the time does
-not depend on the parameters. The score is the share of finite numbers.
+not depend on the parameters. With its last bias at 1 the network predicts the velocity 1 everywhere, so that the mean
+of samples is known; the score counts its right digits, about two since samples are random.
 """
 
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -33,12 +35,29 @@ def _case(name: str, shape: tuple[int, ...], config: diffusion.Config) -> Case:
     examples = np.zeros((1, *shape), np.float32)
     learner = diffusion.make(config, jax.numpy.asarray(examples), jax.numpy.asarray(examples))
     state = jax.jit(learner.init)(jax.random.key(0))
+    state = state._replace(average=state.average | {"output_bias": jax.numpy.ones_like(state.average["output_bias"])})
 
     def draw(key):
         return diffusion.sample(key, config, shape, state, NUM_SAMPLES)
 
-    return Case(name, [Contestant("mathai", draw, _share_of_finite)], NUM_SAMPLES, "images", 1.0)
+    return Case(
+        name, [Contestant("mathai", draw, functools.partial(_digits, _mean(config)))], NUM_SAMPLES, "images", 1.0
+    )
 
 
-def _share_of_finite(result: jax.Array) -> float:
-    return float(np.mean(np.isfinite(np.asarray(result))))
+def _mean(config: diffusion.Config) -> float:
+    """What the sampler makes of the mean 0 where the velocity is 1 everywhere."""
+    log_alpha_bar = np.asarray(diffusion.make_schedule(config).log_alpha_bar, np.float64)
+    t = np.append(np.round(np.linspace(config.num_noise_steps, 1, config.num_sampling_steps)), 0).astype(int)
+    mean = 0.0
+    for turn, is_last in zip(np.diff(np.arccos(np.exp(log_alpha_bar[t] / 2))), t[1:] == 0, strict=True):
+        predicted = np.cos(turn) * mean + np.sin(turn)
+        if config.sampler == "heun" and not is_last:  # the velocity at the end, in the frame of the beginning
+            velocity = (1 + np.sin(turn) * predicted + np.cos(turn)) / 2
+            predicted = np.cos(turn) * mean + np.sin(turn) * velocity
+        mean = predicted
+    return float(mean)
+
+
+def _digits(expected: float, result: jax.Array) -> float:
+    return float(-np.log10(abs(np.mean(np.asarray(result, np.float64)) / expected - 1) + 1e-16))

@@ -60,13 +60,15 @@ def step_kl(
     (predicted, noise), dtype = _numerics.upcast(predicted_noise, noise)
     late, early = two_steps(schedule, noise, t, t_prev)
     # SNR_s/SNR_t − 1 = (1 − ᾱ_t/ᾱ_s)/((1 − ᾱ_s) ᾱ_t/ᾱ_s), in which nothing cancels
-    ratio = jnp.expm1(late - early) / (jnp.expm1(early) * jnp.exp(late - early))
-    squares = ratio * (predicted - noise) ** 2
-    if variance is None:
-        return (0.5 * squares).astype(dtype)
-    of_posterior = jnp.expm1(early) / jnp.expm1(late) * -jnp.expm1(late - early)
-    r = of_posterior / jnp.asarray(variance, of_posterior.dtype)
-    return (0.5 * (r - 1 - jnp.log(r) + r * squares)).astype(dtype)
+    is_last = early == 0
+    noise_early = jnp.where(is_last, 1, -jnp.expm1(early))
+    squares = -jnp.expm1(late - early) / (noise_early * jnp.exp(late - early)) * (predicted - noise) ** 2
+    kl = squares
+    if variance is not None:
+        of_posterior = noise_early / -jnp.expm1(late) * -jnp.expm1(late - early)
+        r = of_posterior / jnp.asarray(variance, of_posterior.dtype)
+        kl = r - 1 - jnp.log(r) + r * squares
+    return jnp.where(is_last, jnp.inf, 0.5 * kl).astype(dtype)
 
 
 def prior_kl(schedule: Schedule, x_0: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:

@@ -31,7 +31,7 @@ def edm_noise_levels(
       N + 1 falling levels.
 
     Raises:
-      ValueError: num_steps is below 2, or the levels are not 0 < σ_min < σ_max.
+      ValueError: num_steps is below 2, ρ is not positive, or the levels are not 0 < σ_min < σ_max.
 
     Source:
       Karras, Aittala, Aila & Laine (2022), Elucidating the Design Space of Diffusion-Based Generative Models, eq. 5.
@@ -39,10 +39,10 @@ def edm_noise_levels(
     >>> edm_noise_levels(3, sigma_min=1.0, sigma_max=4.0, rho=1.0)
     Array([4. , 2.5, 1. , 0. ], dtype=float32)
     """
-    if num_steps < 2 or not 0 < sigma_min < sigma_max:
+    if num_steps < 2 or not 0 < sigma_min < sigma_max or not rho > 0:
         raise ValueError(
-            f"num_steps is {num_steps} and the levels go from {sigma_max} to {sigma_min}; "
-            "there must be at least two, which fall and are positive"
+            f"num_steps is {num_steps}, rho is {rho}, and the levels go from {sigma_max} to {sigma_min}; "
+            "there must be at least two, which fall and are positive, and rho too"
         )
     roots = np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), num_steps)
     return jnp.asarray(np.append(roots**rho, 0.0))
@@ -65,6 +65,7 @@ def edm_sample(
       Samples of `shape`, in the dtype of the levels.
 
     Raises:
+      AssertionError: a prediction has another shape than y.
       TypeError: the levels are not floating.
 
     Source:
@@ -74,17 +75,23 @@ def edm_sample(
     >>> edm_sample(jax.random.key(0), lambda y, sigma: y / sigma, (2,), edm_noise_levels(5)).shape  # data are all 0
     (2,)
     """
-    (levels,), _ = _numerics.upcast(noise_levels)
+    (levels,), dtype = _numerics.upcast(noise_levels)
+
+    def slope_at(y, sigma):
+        slope = jnp.asarray(denoise_fn(y.astype(dtype), sigma.astype(dtype)), y.dtype)
+        _numerics.assert_equal_shape(slope, y)
+        return slope
+
     start = levels[0] * jax.random.normal(key, tuple(shape), levels.dtype)
 
     def step(y, pair):
         late, early = pair
-        slope = denoise_fn(y, late)
+        slope = slope_at(y, late)
         euler = y + (early - late) * slope
 
         def corrected():
-            return y + (early - late) * (slope + denoise_fn(euler, early)) / 2
+            return y + (early - late) * (slope + slope_at(euler, early)) / 2
 
         return jax.lax.cond(early == 0, lambda: euler, corrected), None
 
-    return jax.lax.scan(step, start, (levels[:-1], levels[1:]))[0]
+    return jax.lax.scan(step, start, (levels[:-1], levels[1:]))[0].astype(dtype)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, UInt32
 
-from mathai.generative._steps import Step, log_alpha_bar_at, two_steps
+from mathai.generative._steps import Step, log_alpha_bar_at, root, two_steps
 from mathai.generative.schedules import Schedule
 from mathai.nn import _numerics
 
@@ -53,9 +53,10 @@ def forward_step(
     Array([1., 1.], dtype=float32)
     """
     (x,), dtype = _numerics.upcast(x_tm1)
-    log_alpha = log_alpha_bar_at(schedule, t, x) - log_alpha_bar_at(schedule, jnp.asarray(t) - 1, x)
+    late, early = two_steps(schedule, x, t, None)
+    log_alpha = late - early
     noise = jax.random.normal(key, x.shape, x.dtype)
-    return (jnp.exp(log_alpha / 2) * x + jnp.sqrt(-jnp.expm1(log_alpha)) * noise).astype(dtype)
+    return (jnp.exp(log_alpha / 2) * x + root(-jnp.expm1(log_alpha)) * noise).astype(dtype)
 
 
 def add_noise(
@@ -88,7 +89,7 @@ def add_noise(
     _numerics.assert_equal_shape(x_0, noise)
     (x_0, noise), dtype = _numerics.upcast(x_0, noise)
     log_alpha_bar = log_alpha_bar_at(schedule, t, x_0)
-    return (jnp.exp(log_alpha_bar / 2) * x_0 + jnp.sqrt(-jnp.expm1(log_alpha_bar)) * noise).astype(dtype)
+    return (jnp.exp(log_alpha_bar / 2) * x_0 + root(-jnp.expm1(log_alpha_bar)) * noise).astype(dtype)
 
 
 def predict_x0(
@@ -121,7 +122,7 @@ def predict_x0(
     _numerics.assert_equal_shape(x_t, noise)
     (x_t, noise), dtype = _numerics.upcast(x_t, noise)
     log_alpha_bar = log_alpha_bar_at(schedule, t, x_t)
-    return (jnp.exp(-log_alpha_bar / 2) * (x_t - jnp.sqrt(-jnp.expm1(log_alpha_bar)) * noise)).astype(dtype)
+    return (jnp.exp(-log_alpha_bar / 2) * (x_t - root(-jnp.expm1(log_alpha_bar)) * noise)).astype(dtype)
 
 
 def velocity(
@@ -154,7 +155,7 @@ def velocity(
     _numerics.assert_equal_shape(x_0, noise)
     (x_0, noise), dtype = _numerics.upcast(x_0, noise)
     log_alpha_bar = log_alpha_bar_at(schedule, t, x_0)
-    return (jnp.exp(log_alpha_bar / 2) * noise - jnp.sqrt(-jnp.expm1(log_alpha_bar)) * x_0).astype(dtype)
+    return (jnp.exp(log_alpha_bar / 2) * noise - root(-jnp.expm1(log_alpha_bar)) * x_0).astype(dtype)
 
 
 def noise_of_velocity(
@@ -164,7 +165,8 @@ def noise_of_velocity(
 
         ε̂ = √(1 − ᾱ_t) x_t + √ᾱ_t v̂
 
-    An error of v̂ shrinks with √ᾱ_t, by which `predict_x0` divides: x̂_0 stays right where hardly any data are left.
+    An error of v̂ shrinks with √ᾱ_t, by which `predict_x0` divides, so that a network's errors stay bounded where
+    hardly any data are left. Rounding errors do not: there x̂_0 = √ᾱ_t x_t − √(1 − ᾱ_t) v̂ is the form to take.
 
     Args:
       schedule: of ᾱ.
@@ -189,7 +191,7 @@ def noise_of_velocity(
     _numerics.assert_equal_shape(x_t, predicted_velocity)
     (x_t, predicted), dtype = _numerics.upcast(x_t, predicted_velocity)
     log_alpha_bar = log_alpha_bar_at(schedule, t, x_t)
-    return (jnp.sqrt(-jnp.expm1(log_alpha_bar)) * x_t + jnp.exp(log_alpha_bar / 2) * predicted).astype(dtype)
+    return (root(-jnp.expm1(log_alpha_bar)) * x_t + jnp.exp(log_alpha_bar / 2) * predicted).astype(dtype)
 
 
 def posterior(
@@ -232,7 +234,7 @@ def posterior(
     _numerics.assert_equal_shape(x_0, x_t)
     (x_0, x_t), dtype = _numerics.upcast(x_0, x_t)
     late, early = two_steps(schedule, x_t, t, t_prev)
-    beta, left = -jnp.expm1(late - early), jnp.expm1(early) / jnp.expm1(late)
+    beta, left = -jnp.expm1(late - early), -jnp.expm1(early) / -jnp.expm1(late)
     from_data = jnp.exp(early / 2) * beta / -jnp.expm1(late)
     mean = from_data * x_0 + jnp.exp((late - early) / 2) * left * x_t
     return mean.astype(dtype), (left * beta).astype(dtype)
@@ -309,7 +311,7 @@ def gaussian_optimal_noise(
     log_alpha_bar = log_alpha_bar_at(schedule, t, x_t)
     noise_variance = -jnp.expm1(log_alpha_bar)
     variance = jnp.exp(log_alpha_bar) * std**2 + noise_variance
-    return (jnp.sqrt(noise_variance) * (x_t - jnp.exp(log_alpha_bar / 2) * mean) / variance).astype(dtype)
+    return (root(noise_variance) * (x_t - jnp.exp(log_alpha_bar / 2) * mean) / variance).astype(dtype)
 
 
 def gaussian_reverse_variance(

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Shaped, UInt32
 
-from mathai.generative._steps import Step, log_alpha_bar_at, two_steps
+from mathai.generative._steps import Step, log_alpha_bar_at, root, two_steps
 from mathai.generative.processes import posterior, predict_x0
 from mathai.generative.schedules import Schedule
 from mathai.nn import _numerics
@@ -52,7 +52,7 @@ def ddpm_step(
       predicted_noise: ε̂(x_t, t), of the same shape.
       t: in 1 … T, a scalar, or one for each index of the first axes of x.
       t_prev: s, in 0 … t − 1; None is t − 1.
-      variance: "posterior", "beta", or a function (t, s) → σ².
+      variance: "posterior", "beta", or a function (t, s) → σ²: a scalar, one for each t, or of the shape of x.
 
     Returns:
       x_s.
@@ -73,8 +73,10 @@ def ddpm_step(
     (x_t, noise), dtype = _numerics.upcast(x_t, predicted_noise)
     mean, of_posterior = posterior(schedule, predict_x0(schedule, x_t, noise, t), x_t, t, t_prev=t_prev)
     if callable(variance):
-        given = variance(jnp.asarray(t), jnp.asarray(t) - 1 if t_prev is None else jnp.asarray(t_prev))
-        chosen = jnp.asarray(given, x_t.dtype).reshape(of_posterior.shape)
+        t = _numerics.as_classes(t, "t")
+        given = jnp.asarray(variance(t, t - 1 if t_prev is None else jnp.asarray(t_prev)), x_t.dtype)
+        # one for all, one for each t, or one for each entry of x
+        chosen = given.reshape(of_posterior.shape) if given.ndim and given.shape != x_t.shape else given
     elif variance == "posterior":
         chosen = of_posterior
     elif variance == "beta":
@@ -82,7 +84,7 @@ def ddpm_step(
         chosen = -jnp.expm1(late - early)
     else:
         raise ValueError(f"variance {variance!r} is unknown; use 'posterior', 'beta' or a function of t and t_prev")
-    return (mean + _root(chosen) * jax.random.normal(key, x_t.shape, x_t.dtype)).astype(dtype)
+    return (mean + root(chosen) * jax.random.normal(key, x_t.shape, x_t.dtype)).astype(dtype)
 
 
 def ddim_step(
@@ -107,7 +109,7 @@ def ddim_step(
       predicted_noise: ε̂(x_t, t), of the same shape.
       t: in 1 … T, a scalar, or one for each index of the first axes of x.
       t_prev: s, in 0 … t − 1, of the same shape.
-      eta: η, from 0 to 1.
+      eta: η, from 0 to 1; NaN beyond.
       key: of z; not needed where η is 0.
 
     Returns:
@@ -131,15 +133,16 @@ def ddim_step(
     late, early = two_steps(schedule, x_t, t, t_prev)
     x_0 = predict_x0(schedule, x_t, noise, t)
     if _numerics.static_value(eta) == 0:
-        return (jnp.exp(early / 2) * x_0 + _root(-jnp.expm1(early)) * noise).astype(dtype)
+        return (jnp.exp(early / 2) * x_0 + root(-jnp.expm1(early)) * noise).astype(dtype)
     if key is None:
         raise ValueError(f"ddim_step with eta = {eta} is random; give it a key")
-    # σ² = (1 − ᾱ_s) f and 1 − ᾱ_s − σ² = (1 − ᾱ_s)(1 − f)
-    fraction = jnp.asarray(eta, x_t.dtype) ** 2 * jnp.expm1(late - early) / jnp.expm1(late)
-    spread = _root(-jnp.expm1(early))
-    direction = _root(jnp.maximum(1 - fraction, 0)) * noise
-    direction += _root(fraction) * jax.random.normal(key, x_t.shape, x_t.dtype)
-    return (jnp.exp(early / 2) * x_0 + spread * direction).astype(dtype)
+    # σ² = (1 − ᾱ_s) η² f and 1 − ᾱ_s − σ² = (1 − ᾱ_s)(1 − η² f)
+    eta = jnp.asarray(eta, x_t.dtype)
+    eta = jnp.where((eta >= 0) & (eta <= 1), eta, jnp.nan)
+    fraction = jnp.expm1(late - early) / jnp.expm1(late)
+    direction = root(1 - eta**2 * fraction) * noise
+    direction += eta * root(fraction) * jax.random.normal(key, x_t.shape, x_t.dtype)
+    return (jnp.exp(early / 2) * x_0 + root(-jnp.expm1(early)) * direction).astype(dtype)
 
 
 def heun_step(
@@ -167,6 +170,7 @@ def heun_step(
       x_s.
 
     Raises:
+      AssertionError: a prediction has another shape than x.
       TypeError: x_t is not floating, or t not integer.
 
     Source:
@@ -178,15 +182,15 @@ def heun_step(
     Array([1.], dtype=float32)
     """
     (x,), dtype = _numerics.upcast(x_t)
-    noise = jnp.asarray(denoise_fn(x_t, t), x.dtype)
+    noise = _predicted(denoise_fn, x_t, t, x)
     late, early = two_steps(schedule, x, t, t_prev)
-    cos_t, sin_t = jnp.exp(late / 2), jnp.sqrt(-jnp.expm1(late))
-    cos_s, sin_s = jnp.exp(early / 2), _root(-jnp.expm1(early))
+    cos_t, sin_t = jnp.exp(late / 2), root(-jnp.expm1(late))
+    cos_s, sin_s = jnp.exp(early / 2), root(-jnp.expm1(early))
     x_0 = (x - sin_t * noise) / cos_t
     euler = cos_s * x_0 + sin_s * noise
 
     def corrected():
-        noise_s = jnp.asarray(denoise_fn(euler.astype(dtype), t_prev), x.dtype)
+        noise_s = _predicted(denoise_fn, euler.astype(dtype), t_prev, x)
         velocity = cos_t * noise - sin_t * x_0
         velocity_s = cos_t * noise_s - sin_t * (euler - sin_s * noise_s) / cos_s
         return (cos_s * cos_t + sin_s * sin_t) * x + (sin_s * cos_t - cos_s * sin_t) * (velocity + velocity_s) / 2
@@ -225,7 +229,7 @@ def sample(
       x_0 of `shape`; with `return_trajectory` [num_steps + 1, *shape], from x_T to x_0.
 
     Raises:
-      ValueError: method or variance is unknown, or num_steps does not fit.
+      ValueError: method or variance is unknown, num_steps does not fit, or an argument is of another method.
 
     Source:
       Ho, Jain & Abbeel (2020), Denoising Diffusion Probabilistic Models, algorithm 2; Song, Meng & Ermon (2021),
@@ -235,6 +239,12 @@ def sample(
     >>> sample(jax.random.key(0), linear_schedule(10), lambda x, t: jnp.zeros_like(x), (2, 3), method="ddim").shape
     (2, 3)
     """
+    if method not in ("ddpm", "ddim", "heun"):
+        raise ValueError(f"method {method!r} is unknown; use 'ddpm', 'ddim' or 'heun'")
+    if method != "ddpm" and variance != "posterior":
+        raise ValueError(f"method {method!r} takes no variance")
+    if method != "ddim" and _numerics.static_value(eta) != 0:
+        raise ValueError(f"method {method!r} takes no eta")
     indices = _indices(schedule.num_steps, num_steps)
     start_key, steps_key = jax.random.split(key)
 
@@ -244,13 +254,11 @@ def sample(
             x = heun_step(denoise_fn, schedule, x, t, t_prev)
         elif method == "ddim":
             x = ddim_step(schedule, x, denoise_fn(x, t), t, t_prev, eta=eta, key=step_key)
-        elif method == "ddpm":
-            x = ddpm_step(step_key, schedule, x, denoise_fn(x, t), t, t_prev=t_prev, variance=variance)
         else:
-            raise ValueError(f"method {method!r} is unknown; use 'ddpm', 'ddim' or 'heun'")
+            x = ddpm_step(step_key, schedule, x, denoise_fn(x, t), t, t_prev=t_prev, variance=variance)
         return x, x if return_trajectory else None
 
-    start = jax.random.normal(start_key, tuple(shape), schedule.log_alpha_bar.dtype)
+    start = jax.random.normal(start_key, tuple(shape), jnp.asarray(schedule.log_alpha_bar).dtype)
     inputs = indices[:-1], indices[1:], jax.random.split(steps_key, len(indices) - 1)
     x, trajectory = jax.lax.scan(step, start, inputs)
     return jnp.concatenate([start[None], trajectory]) if return_trajectory else x
@@ -287,11 +295,11 @@ def classifier_free_guidance(
 
 
 def clip_prediction(
-    schedule: Schedule, denoise_fn: DenoiseFn, minimum: float = -1.0, maximum: float = 1.0
+    schedule: Schedule, denoise_fn: DenoiseFn, *, minimum: float = -1.0, maximum: float = 1.0
 ) -> DenoiseFn:
     """A noise prediction whose x̂_0 stays in the range of the data.
 
-        ε̂' = (x_t − √ᾱ_t clip(x̂_0))/√(1 − ᾱ_t)
+        ε̂' = (x_t − √ᾱ_t clip(x̂_0))/√(1 − ᾱ_t),   and ε̂ itself where x̂_0 is in range
 
     Args:
       schedule: of ᾱ.
@@ -310,12 +318,23 @@ def clip_prediction(
     Array([1.], dtype=float32)
     """
 
-    def denoise(x, t):
-        x_0 = jnp.clip(predict_x0(schedule, x, denoise_fn(x, t), t), minimum, maximum)
+    def denoise(x_t, t):
+        (x,), dtype = _numerics.upcast(x_t)
+        noise = _predicted(denoise_fn, x_t, t, x)
+        x_0 = predict_x0(schedule, x, noise, t)
+        clipped = jnp.clip(x_0, minimum, maximum)
         log_alpha_bar = log_alpha_bar_at(schedule, t, x)
-        return (x - jnp.exp(log_alpha_bar / 2) * x_0) / jnp.sqrt(-jnp.expm1(log_alpha_bar))
+        clipped_noise = (x - jnp.exp(log_alpha_bar / 2) * clipped) / root(-jnp.expm1(log_alpha_bar))
+        return jnp.where(clipped == x_0, noise, clipped_noise).astype(dtype)
 
     return denoise
+
+
+def _predicted(denoise_fn: DenoiseFn, x_t: ArrayLike, t: Step, wide: Array) -> Array:
+    """The noise prediction in the precision of the computation; one of another shape would broadcast."""
+    noise = jnp.asarray(denoise_fn(x_t, t), wide.dtype)
+    _numerics.assert_equal_shape(noise, wide)
+    return noise
 
 
 def _indices(most: int, num_steps: int | None) -> Array:
@@ -323,16 +342,3 @@ def _indices(most: int, num_steps: int | None) -> Array:
     if not 1 <= num_steps <= most:
         raise ValueError(f"num_steps is {num_steps}; the schedule has steps 1 to {most}")
     return jnp.asarray(np.append(np.round(np.linspace(most, 1, num_steps)), 0).astype(np.int32))
-
-
-@jax.custom_jvp
-def _root(x: Array) -> Array:
-    """√x, with slope 0 at 0: a step without noise has none whatever else changes."""
-    return jnp.sqrt(x)
-
-
-@_root.defjvp
-def _root_jvp(primals, tangents):
-    (x,), (dx,) = primals, tangents
-    root = _root(x)
-    return root, jnp.where(x == 0, 0, dx / (2 * jnp.where(x == 0, 1, root)))

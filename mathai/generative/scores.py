@@ -1,7 +1,6 @@
 """How far samples are from data: sliced Wasserstein distance, maximum mean discrepancy, Fréchet distance.
 
-All are 0 in expectation or in the limit where the laws are one, and positive for finite samples: read them beside the
-same number for two samples of the data.
+Of finite samples of one law none of them is exactly 0: read them beside the same number for two samples of the data.
 """
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, UInt32
 
+from mathai.generative._steps import root
 from mathai.nn import _numerics
 
 __all__ = ["frechet_distance", "maximum_mean_discrepancy", "sliced_wasserstein"]
@@ -30,12 +30,12 @@ def sliced_wasserstein(
       num_projections: lines.
 
     Returns:
-      SW₂, in the units of x.
+      SW₂, in the units of x; at 0 its gradient is 0.
 
     Raises:
       AssertionError: the shapes differ.
       TypeError: x is not floating.
-      ValueError: there are no points or no lines.
+      ValueError: there are no points or no lines, or x is not [points, features].
 
     Source:
       Bonneel, Rabin, Peyré & Pfister (2015), Sliced and Radon Wasserstein Barycenters of Measures, section 2.
@@ -46,12 +46,13 @@ def sliced_wasserstein(
     """
     _numerics.assert_equal_shape(x, y)
     (x, y), dtype = _numerics.upcast(x, y)
-    if not x.size or num_projections < 1:
-        raise ValueError(f"x has shape {x.shape} and num_projections is {num_projections}; both must be positive")
+    _check_points(x, y, least=1)
+    if num_projections < 1:
+        raise ValueError(f"num_projections is {num_projections}; it must be at least 1")
     lines = jax.random.normal(key, (x.shape[1], num_projections), x.dtype)
     lines = lines / jnp.linalg.norm(lines, axis=0, keepdims=True)
     difference = jnp.sort(_product(x, lines), 0) - jnp.sort(_product(y, lines), 0)
-    return jnp.sqrt(jnp.mean(difference**2)).astype(dtype)
+    return root(jnp.mean(difference**2)).astype(dtype)
 
 
 def maximum_mean_discrepancy(
@@ -73,7 +74,7 @@ def maximum_mean_discrepancy(
 
     Raises:
       TypeError: x is not floating.
-      ValueError: there are too few points, their features differ, or bandwidth is no scalar.
+      ValueError: x or y is not [points, features], they do not fit, or bandwidth is no scalar.
 
     Source:
       Gretton, Borgwardt, Rasch, Schölkopf & Smola (2012), A Kernel Two-Sample Test, lemma 6.
@@ -84,9 +85,10 @@ def maximum_mean_discrepancy(
     """
     (x, y), dtype = _numerics.upcast(x, y)
     _numerics.assert_scalar("bandwidth", bandwidth)
-    if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
-        raise ValueError(f"x has shape {x.shape} and y {y.shape}; each needs two points, and features must be as many")
+    _check_points(x, y, least=2)
     h = jnp.asarray(bandwidth, x.dtype)
+    middle = jax.lax.stop_gradient(jnp.mean(x, 0, keepdims=True))  # far from the origin squares would cancel
+    x, y = x - middle, y - middle
 
     def kernel(a, b):
         squares = jnp.sum(a**2, 1)[:, None] + jnp.sum(b**2, 1)[None] - 2 * _product(a, b.T)
@@ -105,7 +107,7 @@ def frechet_distance(x: Float[ArrayLike, "n features"], y: Float[ArrayLike, "m f
         FD = ‖μ − ν‖² + tr(Σ + Ω − 2(Σ^½ Ω Σ^½)^½)
 
     Of a classifier's features it is the Fréchet inception distance. It shrinks with the number of points: compare
-    equal numbers.
+    equal numbers. Differentiable where both covariances have distinct and positive eigenvalues.
 
     Args:
       x: n ≥ 2 points.
@@ -116,7 +118,7 @@ def frechet_distance(x: Float[ArrayLike, "n features"], y: Float[ArrayLike, "m f
 
     Raises:
       TypeError: x is not floating.
-      ValueError: there are too few points, or their features differ.
+      ValueError: x or y is not [points, features], or they do not fit.
 
     Source:
       Dowson & Landau (1982), The Fréchet Distance between Multivariate Normal Distributions; Heusel et al. (2017),
@@ -127,13 +129,20 @@ def frechet_distance(x: Float[ArrayLike, "n features"], y: Float[ArrayLike, "m f
     12.0
     """
     (x, y), dtype = _numerics.upcast(x, y)
-    if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
-        raise ValueError(f"x has shape {x.shape} and y {y.shape}; each needs two points, and features must be as many")
+    _check_points(x, y, least=2)
     (mean_x, root_x, total_x), (mean_y, root_y, total_y) = _moments(x), _moments(y)
     # tr (Σ^½ Ω Σ^½)^½ is the sum of the singular values of Ω^½ Σ^½: none of them can come out negative.
     cross = jnp.sum(jnp.linalg.svd(_product(root_y, root_x), compute_uv=False))
     distance = jnp.sum((mean_x - mean_y) ** 2) + total_x + total_y - 2 * cross
     return jnp.maximum(distance, 0).astype(dtype)
+
+
+def _check_points(x: Array, y: Array, *, least: int) -> None:
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < least or not x.shape[1]:
+        raise ValueError(
+            f"x has shape {x.shape} and y {y.shape}; both must be [points, features], with as many features "
+            f"and at least {least} of the points"
+        )
 
 
 def _moments(x: Array) -> tuple[Array, Array, Array]:

@@ -90,7 +90,7 @@ def _excess_exponential(x: Array) -> Array:
     series = jnp.zeros_like(x)
     for k in range(15, 1, -1):
         series = (series + 1) * (small / k)  # ends as x/2 (1 + x/3 (1 + …))
-    return jnp.where(is_small, series * small, jnp.expm1(x) - x)
+    return jnp.where(is_small, series * small, jnp.where(x == jnp.inf, jnp.inf, jnp.expm1(x) - x))
 
 
 @_excess_exponential.defjvp

@@ -122,6 +122,15 @@ def adam(
     return optax.flatten(optimizer) if flatten else optimizer
 
 
+def moving_average(average: PyTree, params: PyTree, decay: Scalar) -> PyTree:
+    """An exponential average, one step on: φ ← d φ + (1 − d) θ.
+
+    >>> moving_average({"x": 1.0}, {"x": 3.0}, 0.75)
+    {'x': 1.5}
+    """
+    return jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), average, params)
+
+
 def is_known(value: object, constant: float) -> bool:
     """Whether a hyperparameter is known while tracing and has this value.
 

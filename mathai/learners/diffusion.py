@@ -1,5 +1,6 @@
 """A diffusion model: noise prediction, an average of parameters, samples and the variational bound."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,16 +12,26 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from mathai.generative import diffusion
-from mathai.learners.base import Learner, Metrics, PRNGKey, adam, hyperparameters, is_known, weights_only
+from mathai.learners.base import (
+    Learner,
+    Metrics,
+    PRNGKey,
+    adam,
+    hyperparameters,
+    is_known,
+    moving_average,
+    weights_only,
+)
 from mathai.learners.batches import as_floats
 from mathai.learners.samples import compare
 from mathai.models.denoiser import Denoiser, UNet
+from mathai.nn import _numerics
 
 SCHEDULES: dict[str, Callable[[int], diffusion.Schedule]] = {
     "linear": diffusion.linear_schedule,
     "cosine": diffusion.cosine_schedule,
 }
-EVALUATION_BLOCK = 100
+EVALUATION_BLOCK, SAMPLING_BLOCK = 100, 500
 
 
 @hyperparameters
@@ -47,6 +58,7 @@ class Config:
       weight_decay: λ, decoupled; of weights alone.
       max_gradient_norm: largest global norm of a gradient; ∞ does not clip.
       ema_decay: d of the average of parameters, which is sampled and evaluated; 0 evaluates the parameters themselves.
+        After n updates it is at most (1 + n)/(10 + n), so that what the parameters began from has soon no part in it.
       sampler: "ddpm", "ddim" or "heun".
       num_sampling_steps: of the sampler, at most T.
       clips: whether a sampler's prediction of the data is clipped to their range.
@@ -153,10 +165,6 @@ def make(
         predicted = jnp.asarray(model.apply({"params": params}, diffusion.add_noise(schedule, x_0, noise, t), t))
         return jnp.mean(diffusion.noise_prediction_loss(predicted, target, axis=range(1, noise.ndim)))
 
-    def errors(params, key, x_0, t):
-        noise = jax.random.normal(key, x_0.shape)
-        return denoiser(config, params)(diffusion.add_noise(schedule, x_0, noise, t), t), noise
-
     def update(state, batch):
         key, update_key = jax.random.split(state.key)
         loss, gradient = jax.value_and_grad(objective)(state.params, update_key, batch)
@@ -165,32 +173,24 @@ def make(
         average = state.average
         if averages:
             num_updates = state.num_examples // len(batch)
-            # At first the average follows quickly: what θ began from soon has no part in it.
             decay = jnp.minimum(config.ema_decay, (1 + num_updates) / (10 + num_updates))
-            average = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), average, params)
+            average = moving_average(average, params, decay)
         num_examples = state.num_examples + len(batch)
         metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), "examples": num_examples}
         return State(key, params, average, optimizer_state, num_examples), metrics
 
     def evaluate(key, state, test=test):
-        samples_key, score_key, times_key, noise_key, first_key = jax.random.split(key, 5)
+        samples_key, score_key, times_key, errors_key = jax.random.split(key, 4)
         inputs = jax.tree.leaves(test)[0]
         found = sample(samples_key, config, shape, state, len(inputs))
         metrics = (score or compare)(score_key, found.reshape(len(inputs), -1), test)
-        x_0, params = prepare(config, inputs), evaluated(state)
         # Times of equal spacing, so that all are met alike.
         offset = jax.random.randint(times_key, (), 0, config.num_noise_steps)
         t = 1 + (offset + jnp.arange(len(inputs)) * config.num_noise_steps // len(inputs)) % config.num_noise_steps
-        predicted, noise = errors(params, noise_key, x_0, t)
-        axes = tuple(range(1, x_0.ndim))
-        metrics["noise_error"] = jnp.mean(diffusion.noise_prediction_loss(predicted, noise, axis=axes))
-        if config.num_levels:
-            steps = jnp.where(_like(t > 1, noise), diffusion.step_kl(schedule, predicted, noise, jnp.maximum(t, 2)), 0)
-            first, first_noise = errors(params, first_key, x_0, jnp.ones_like(t))
-            log_likelihood = _log_likelihood(config, schedule, x_0, first, first_noise)
-            nats = config.num_noise_steps * steps - log_likelihood + diffusion.prior_kl(schedule, x_0)
-            metrics["bits_per_dimension"] = jnp.mean(nats) / math.log(2)
-        return metrics
+        keys = jax.random.split(errors_key, len(inputs))
+        score_one = functools.partial(_score, config, schedule, evaluated(state))
+        of_inputs = jax.lax.map(lambda one: score_one(*one), (keys, inputs, t), batch_size=EVALUATION_BLOCK)
+        return metrics | {name: jnp.mean(value) for name, value in of_inputs.items()}
 
     return Learner(init, update, evaluate)
 
@@ -252,13 +252,20 @@ def sample(
     x = diffusion.sample(
         key,
         schedule,
-        denoise_fn,
+        functools.partial(_in_blocks, denoise_fn),
         (num_samples, *shape),
         method=config.sampler,
         num_steps=config.num_sampling_steps,
         return_trajectory=return_trajectory,
     )
     return restore(config, x)
+
+
+def _in_blocks(denoise_fn: Callable[[Any, Any], Any], x: Array, t: Array) -> Array:
+    """A noise prediction whose memory does not grow with the number of samples."""
+    if len(x) <= SAMPLING_BLOCK:
+        return denoise_fn(x, t)
+    return jax.lax.map(lambda one: denoise_fn(one[None], t)[0], x, batch_size=SAMPLING_BLOCK)
 
 
 def denoiser(config: Config, params: PyTree) -> Callable[[Any, Any], Any]:
@@ -280,17 +287,28 @@ def _example_shape(config: Config, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape if len(shape) == 3 else (*shape, 1)
 
 
-def _log_likelihood(config: Config, schedule: diffusion.Schedule, x_0: Array, predicted: Array, noise: Array) -> Array:
-    """Log p(x_0 | x_1), elementwise: a Gaussian of variance β₁ about the predicted data, on the data's levels."""
-    x_1 = diffusion.add_noise(schedule, x_0, noise, 1)
-    mean = diffusion.predict_x0(schedule, x_1, predicted, 1)
-    log_variance = jnp.log(-jnp.expm1(schedule.log_alpha_bar[1]))
-    width = 2 / (config.num_levels - 1)
-    return diffusion.discretized_gaussian_log_likelihood(x_0, mean, log_variance, bin_width=width)
-
-
-def _like(flags: Array, x: Array) -> Array:
-    return jnp.broadcast_to(flags.reshape(-1, *([1] * (x.ndim - 1))), x.shape)
+def _score(
+    config: Config, schedule: diffusion.Schedule, params: PyTree, key: PRNGKey, example: Array, t: Array
+) -> Metrics:
+    """Of one example: the squared error of the noise prediction at t, and one draw of the bound of its bits."""
+    x_0 = prepare(config, example[None])[0]
+    denoise_fn = denoiser(config, params)
+    noise, first_noise = jax.random.normal(key, (2, *x_0.shape))
+    predicted = denoise_fn(diffusion.add_noise(schedule, x_0, noise, t), t)
+    metrics = {"noise_error": jnp.mean((predicted - noise) ** 2)}
+    if not config.num_levels:
+        return metrics
+    step = jnp.where(t > 1, diffusion.step_kl(schedule, predicted, noise, jnp.maximum(t, 2)), 0)
+    # log p(x_0 | x_1): a Gaussian of variance β₁ about the predicted data, on the data's levels
+    x_1 = diffusion.add_noise(schedule, x_0, first_noise, 1)
+    log_likelihood = diffusion.discretized_gaussian_log_likelihood(
+        x_0,
+        diffusion.predict_x0(schedule, x_1, denoise_fn(x_1, jnp.int32(1)), 1),
+        jnp.log(-jnp.expm1(schedule.log_alpha_bar[1])),
+        bin_width=2 / (config.num_levels - 1),
+    )
+    nats = config.num_noise_steps * step - log_likelihood + diffusion.prior_kl(schedule, x_0)
+    return metrics | {"bits_per_dimension": jnp.mean(nats) / math.log(2)}
 
 
 def _check(config: Config) -> None:
@@ -309,5 +327,10 @@ def _check(config: Config) -> None:
         raise ValueError(
             f"num_sampling_steps is {config.num_sampling_steps}, more than num_noise_steps = {config.num_noise_steps}."
         )
+    if not config.channels or min(config.channels) < 1:
+        raise ValueError(f"channels is {config.channels}; it must hold at least one positive number.")
+    low, high = (_numerics.static_value(value) for value in (config.minimum, config.maximum))
+    if low is not None and high is not None and not low < high:
+        raise ValueError(f"the data go from minimum = {low} to maximum = {high}; the first must be less.")
     if config.num_levels < 0 or config.num_levels == 1:
         raise ValueError(f"num_levels is {config.num_levels}; it must be 0, or at least 2.")

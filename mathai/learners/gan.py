@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from mathai.generative import gan
-from mathai.learners.base import Learner, Metrics, PRNGKey, adam, hyperparameters, is_known
+from mathai.learners.base import Learner, Metrics, PRNGKey, adam, hyperparameters, is_known, moving_average
 from mathai.learners.batches import as_vectors
 from mathai.learners.classifier import ACTIVATIONS
 from mathai.learners.samples import compare
@@ -179,7 +179,7 @@ def make(
         of_generator = optax.apply_updates(state.generator, steps)
         average = state.average
         if averages:
-            average = jax.tree.map(lambda old, new: old + (1 - config.ema_decay) * (new - old), average, of_generator)
+            average = moving_average(average, of_generator, config.ema_decay)
         num_examples = state.num_examples + len(batch)
         metrics = {
             "discriminator_loss": loss,

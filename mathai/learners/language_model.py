@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Integer, PyTree
 
-from mathai.learners.base import Learner, PRNGKey, adam, hyperparameters, is_known, weights_only
+from mathai.learners.base import Learner, PRNGKey, adam, hyperparameters, is_known, moving_average, weights_only
 from mathai.models.transformer import Transformer
 from mathai.nn import losses
 
@@ -125,7 +125,7 @@ def make(config: Config, vocabulary_size: int, test: Integer[Array, "length"]) -
         params = optax.apply_updates(state.params, steps)
         average = state.average
         if averages:
-            average = jax.tree.map(lambda old, new: old + (1 - config.ema_decay) * (new - old), average, params)
+            average = moving_average(average, params, config.ema_decay)
         num_tokens = state.num_tokens + len(batch) * (batch.shape[1] - 1)
         metrics = {
             "loss": loss,

@@ -13,6 +13,7 @@ from mathai.learners.base import Learner, PRNGKey, adam, hyperparameters, is_kno
 from mathai.learners.batches import as_vectors, steps_per_epoch
 from mathai.learners.classifier import ACTIVATIONS
 from mathai.models.vae import VAE
+from mathai.nn import _numerics
 
 EVALUATION_BLOCK = 100
 DRAWS_AT_ONCE = 50
@@ -24,10 +25,10 @@ class Config:
 
     Attributes:
       num_latents: of z.
-      hidden_sizes: widths of the encoder's hidden layers, in the decoder in reverse; without any it is linear.
+      hidden_sizes: widths of the encoder's hidden layers, in the decoder in reverse; () is linear.
       activation: "relu", "leaky_relu", "tanh" or "sigmoid".
       likelihood: "bernoulli", of values in [0, 1], or "gaussian", with one variance that is learned.
-      hidden_sizes: widths of the encoder's hidden layers, in the decoder in reverse; () is linear.
+      binarization: "none", or "dynamic": whenever an example is used, each value x becomes 1 with probability x.
       dequantization: w: whenever an example is used, noise from [0, w) is added to each value. With w the spacing of
         discrete values, the density has a bound, and −ELBO bounds their −log probability plus log w for each of them;
         without, it has none where a value is always the same.
@@ -175,7 +176,7 @@ def prepare(config: Config, key: PRNGKey, inputs: Shaped[Array, "n ..."]) -> Flo
     x = as_vectors(inputs)
     if config.binarization == "dynamic":
         return jax.random.bernoulli(key, x).astype(x.dtype)
-    if is_known(config.dequantization, 0):
+    if config.likelihood == "bernoulli" or is_known(config.dequantization, 0):
         return x
     return x + config.dequantization * jax.random.uniform(key, x.shape, x.dtype)
 
@@ -225,7 +226,7 @@ def _check(config: Config) -> None:
             raise ValueError(f"{name} {getattr(config, name)!r} is unknown; use one of {', '.join(known)}.")
     if config.binarization == "dynamic" and config.likelihood == "gaussian":
         raise ValueError("binarization is 'dynamic': binary values have no Gaussian likelihood; use 'bernoulli'.")
-    if config.likelihood == "bernoulli" and not is_known(config.dequantization, 0):
+    if config.likelihood == "bernoulli" and _numerics.static_value(config.dequantization) not in (None, 0):
         raise ValueError("dequantization is for the Gaussian likelihood; a Bernoulli likelihood has no density.")
     for name in ("num_latents", "num_draws", "num_epochs"):
         if getattr(config, name) < 1:

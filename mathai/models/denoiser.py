@@ -128,7 +128,10 @@ class _ResidualBlock(nn.Module):
 
 def _time(num_frequencies: int, size: int, activation: Activation, t: Array | int, shape: tuple[int, ...]) -> Array:
     """Features of the time, one vector for each example."""
-    t = jnp.broadcast_to(jnp.asarray(t), shape)
+    t = jnp.asarray(t)
+    if t.shape not in ((), shape):
+        raise ValueError(f"t of shape {t.shape} must be a scalar or have the batch axes of x, {shape}.")
+    t = jnp.broadcast_to(t, shape)
     return activation(Linear(size)(sinusoidal_position_encoding(t, num_frequencies)))
 
 

@@ -101,12 +101,16 @@ def _power_jvp(primals, tangents):
     return result, times(slope, tangents[0]) + times(result * jnp.where(base > 0, jnp.log(safe), 0), tangents[1])
 
 
-def as_classes(labels: ArrayLike) -> Array:
-    """Integer labels in at least 32 bits: in a byte, a number of classes or an index of a class would wrap."""
+def as_classes(labels: ArrayLike, name: str = "labels") -> Array:
+    """Signed integers in at least 32 bits: in a byte, a number of classes or an index of a class would wrap."""
     classes = jnp.asarray(labels)
     if not jnp.issubdtype(classes.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers, got {classes.dtype}")
-    return classes.astype(jnp.int32) if jnp.iinfo(classes.dtype).bits < 32 else classes
+        raise TypeError(f"{name} must be integers, got {classes.dtype}")
+    return (
+        classes
+        if jnp.issubdtype(classes.dtype, jnp.signedinteger) and classes.dtype.itemsize >= 4
+        else (classes.astype(jnp.int32))
+    )
 
 
 def assert_equal_shape(*arrays: ArrayLike) -> None:

@@ -33,6 +33,15 @@ def test_a_step_is_the_divergence_of_two_gaussians(t, t_prev, factor):
         np.testing.assert_allclose(found, gaussian_kl(mean, variance, other_mean, other), rtol=1e-9)
 
 
+def test_the_step_to_clean_data_is_infinite():
+    schedule = diffusion.linear_schedule(1000)
+    for variance in (None, 0.1):
+        for predicted in (1.0, 0.0):
+            assert diffusion.step_kl(schedule, jnp.full(1, predicted), jnp.zeros(1), 1, variance=variance) == jnp.inf
+    slope = jax.grad(lambda x: jnp.sum(jnp.where(jnp.array([False]), diffusion.step_kl(schedule, x, 0 * x, 1), x)))
+    np.testing.assert_array_equal(slope(jnp.ones(1)), [1.0])
+
+
 def test_the_bound_of_gaussian_data_is_entropy_and_what_is_left_at_the_end():
     # With the exact reverse the bound is tight but for the prior: −ELBO = H(x_0) + KL(q(x_T) ‖ N(0, 1))
     s2, num_steps = 0.25, 200

@@ -111,6 +111,9 @@ def test_velocity_is_the_slope_in_the_angle_and_gives_the_noise_back(t):
     x, noise = jax.random.normal(KEY, (2, 7))
     alpha_bar = np.prod(1 - BETAS[:t])
     v = diffusion.velocity(LINEAR, x, noise, t)
+    # x = cos φ x_0 + sin φ ε with cos² φ = ᾱ
+    _, slope = jax.jvp(lambda a: jnp.cos(a) * x + jnp.sin(a) * noise, (np.arccos(np.sqrt(alpha_bar)),), (1.0,))
+    np.testing.assert_allclose(v, slope, atol=1e-5)
     np.testing.assert_allclose(v, np.sqrt(alpha_bar) * noise - np.sqrt(1 - alpha_bar) * x, atol=1e-5)
     noisy = diffusion.add_noise(LINEAR, x, noise, t)
     np.testing.assert_allclose(diffusion.noise_of_velocity(LINEAR, noisy, v, t), noise, atol=1e-5)
@@ -135,6 +138,9 @@ def test_a_step_that_does_not_exist_is_nan_and_never_wraps():
     assert np.isnan(diffusion.forward_step(KEY, LINEAR, x, 0)).all()
     for t_prev in (5, 6, -1):
         assert np.isnan(diffusion.posterior(LINEAR, x, x, 5, t_prev=t_prev)[0]).all()
+    for t, t_prev in [(5, 5), (0, None), (5, 255)]:
+        t_prev = None if t_prev is None else jnp.uint8(t_prev)
+        assert np.isnan(diffusion.posterior(LINEAR, x, x, jnp.uint8(t), t_prev=t_prev)[0]).all()
     of_bytes = diffusion.add_noise(LINEAR, x, x, jnp.uint8(200))
     np.testing.assert_array_equal(of_bytes, diffusion.add_noise(LINEAR, x, x, 200))
 
@@ -164,6 +170,29 @@ def test_exact_reverse_variance_is_beta_and_the_posteriors_at_its_ends():
     np.testing.assert_allclose(found, [BETAS[399], of_posterior], rtol=1e-4)
 
 
+def test_formulas_are_differentiable_to_the_second_order():
+    x, noise = jax.random.normal(KEY, (2, 4))
+    with jax.enable_x64(True):
+        schedule = diffusion.linear_schedule(50, beta_max=0.1)
+        x, noise = jnp.float64(x), jnp.float64(noise)
+        for f in (
+            lambda x, e: diffusion.add_noise(schedule, x, e, 30),
+            lambda x, e: diffusion.predict_x0(schedule, x, e, 30),
+            lambda x, e: diffusion.posterior(schedule, x, e, 30)[0],
+            lambda x, e: diffusion.velocity(schedule, x, e, 30),
+            lambda x, e: diffusion.noise_of_velocity(schedule, x, e, 30),
+            lambda x, e: diffusion.step_kl(schedule, x, e, 30, variance=0.01),
+            lambda x, e: diffusion.prior_kl(schedule, x) + e,
+            lambda x, e: diffusion.gaussian_optimal_noise(schedule, x, 30, e[0], 0.5),
+            diffusion.noise_prediction_loss,
+        ):
+            assert f(x, noise).dtype == jnp.float64
+            check_grads(f, (x, noise), order=2, rtol=1e-6)
+    x, noise = jnp.float32(np.asarray(x)), jnp.float32(np.asarray(noise))
+    through = jax.grad(lambda s: jnp.sum(diffusion.add_noise(diffusion.Schedule(s), x, noise, 0)))
+    assert np.isfinite(through(LINEAR.log_alpha_bar)).all()
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_computed_in_single(dtype):
     x, noise = jax.random.normal(KEY, (2, 50)).astype(dtype)
@@ -186,6 +215,7 @@ def test_half_precision_is_computed_in_single(dtype):
         (lambda x: diffusion.add_noise(LINEAR, x, x, 1.0), r"must be integers|Type-check"),
         (lambda x: diffusion.noise_prediction_loss(x, x, axis=2), "axis 2 is out of range"),
         (lambda x: diffusion.linear_schedule(0), "num_steps is 0"),
+        (lambda x: diffusion.linear_schedule(5, beta_max=x[0]), r"must be a scalar|Type-check"),
         (lambda x: diffusion.linear_schedule(5, beta_max=1.0), "beta_max is 1.0"),
         (lambda x: diffusion.cosine_schedule(5, offset=0.0), "offset is 0.0"),
         (lambda x: diffusion.cosine_schedule(5, max_beta=1.0), "max_beta is 1.0"),

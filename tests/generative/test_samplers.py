@@ -70,10 +70,9 @@ def test_ddpm_with_other_variances_misses_it_by_what_is_known(variance, expected
 @pytest.mark.parametrize("method", ["ddpm", "ddim", "heun"])
 def test_samples_have_the_law_of_the_data(method):
     schedule, n = diffusion.cosine_schedule(100), 20_000
+    variance = exact_variance(schedule) if method == "ddpm" else "posterior"
     draw = jax.jit(
-        lambda key: diffusion.sample(
-            key, schedule, optimal(schedule, 2.0), (n,), method=method, variance=exact_variance(schedule)
-        )
+        lambda key: diffusion.sample(key, schedule, optimal(schedule, 2.0), (n,), method=method, variance=variance)
     )
     x = draw(KEY)
     assert abs(jnp.mean(x) - 2) < 4 * STD / np.sqrt(n) + 0.002
@@ -194,6 +193,59 @@ def test_gradients_pass_through_a_sampler():
     assert np.isfinite(through_schedule)
 
 
+def test_the_slope_in_eta_at_zero_is_the_noise():
+    x = jnp.array([0.3, -1.0, 2.0])
+    step = lambda eta: jnp.sum(diffusion.ddim_step(LINEAR, x, x, 600, 300, eta=eta, key=KEY))  # noqa: E731
+    slope = jax.grad(step)(0.0)
+    np.testing.assert_allclose(slope, (step(0.01) - step(jnp.float32(0))) / 0.01, rtol=0.05)
+    assert abs(slope) > 0.1
+    assert np.isnan(step(1.1))
+
+
+@pytest.mark.parametrize("given", ["scalar", "of each t", "elementwise"])
+def test_a_variance_may_be_a_function(given):
+    x, noise = jax.random.normal(KEY, (2, 3, 4))
+    t = jnp.array([5, 50, 500])
+    _, posterior_variance = diffusion.posterior(LINEAR, x, x, t)
+    variance = {"scalar": 0.01, "of each t": posterior_variance[:, 0], "elementwise": posterior_variance + 0 * x}[given]
+    found = diffusion.ddpm_step(KEY, LINEAR, x, noise, t, variance=lambda t, t_prev: variance)
+    expected = diffusion.ddpm_step(KEY, LINEAR, x, noise, t)
+    if given == "scalar":
+        z = jax.random.normal(KEY, x.shape)
+        expected = expected + (0.1 - jnp.sqrt(posterior_variance)) * z
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_results_have_the_dtype_of_x_and_the_digits_of_it(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        schedule = diffusion.linear_schedule(100)
+        x, noise = jax.random.normal(KEY, (2, 50)).astype(dtype)
+        denoise_fn = lambda x, t: jnp.full(x.shape, 0.3, x.dtype)  # noqa: E731
+        for f in (
+            lambda x, e: diffusion.ddpm_step(KEY, schedule, x, e, 50),
+            lambda x, e: diffusion.ddim_step(schedule, x, e, 50, 40),
+            lambda x, e: diffusion.heun_step(denoise_fn, schedule, x, 50, 40),
+            lambda x, e: diffusion.velocity(schedule, x, e, 50),
+            lambda x, e: diffusion.clip_prediction(schedule, denoise_fn)(x, 50),
+        ):
+            found = f(x, noise)
+            assert found.dtype == dtype
+            if dtype == "bfloat16":
+                wide = f(x.astype(jnp.float32), noise.astype(jnp.float32))
+                np.testing.assert_allclose(np.float32(found), wide, rtol=0.02, atol=0.01)
+        levels = diffusion.edm_noise_levels(5).astype(dtype)
+        assert diffusion.edm_sample(KEY, lambda y, s: y / s, (3,), levels).dtype == dtype
+        short = diffusion.sample(KEY, schedule, denoise_fn, (3,), method="ddim", num_steps=3)
+        assert short.dtype == ("float64" if dtype == "float64" else "float32")
+
+
+def test_a_prediction_in_range_is_not_touched_by_clipping():
+    x = jnp.linspace(-0.9, 0.9, 7).astype(jnp.bfloat16)
+    denoise_fn = lambda x, t: jnp.full(x.shape, 0.25, x.dtype)  # noqa: E731
+    np.testing.assert_array_equal(diffusion.clip_prediction(LINEAR, denoise_fn)(x, 1), denoise_fn(x, 1))
+
+
 def test_guidance_is_linear_between_and_beyond():
     conditional, unconditional = lambda x, t: x + t, lambda x, t: x - t
     x = jnp.ones(2)
@@ -203,7 +255,7 @@ def test_guidance_is_linear_between_and_beyond():
 
 
 def test_a_clipped_prediction_stands_for_data_in_range():
-    denoise_fn = diffusion.clip_prediction(LINEAR, lambda x, t: jnp.zeros_like(x), -1.0, 0.5)
+    denoise_fn = diffusion.clip_prediction(LINEAR, lambda x, t: jnp.zeros_like(x), minimum=-1.0, maximum=0.5)
     x = jnp.array([-3.0, 0.1, 3.0])
     found = diffusion.predict_x0(LINEAR, x, denoise_fn(x, 300), 300)
     unclipped = diffusion.predict_x0(LINEAR, x, jnp.zeros(3), 300)
@@ -216,6 +268,11 @@ def test_a_clipped_prediction_stands_for_data_in_range():
         (lambda x: diffusion.sample(KEY, LINEAR, optimal(LINEAR), (2,), method="euler"), "method 'euler' is unknown"),
         (lambda x: diffusion.sample(KEY, LINEAR, optimal(LINEAR), (2,), num_steps=1001), "num_steps is 1001"),
         (lambda x: diffusion.sample(KEY, LINEAR, optimal(LINEAR), (2,), num_steps=0), "num_steps is 0"),
+        (lambda x: diffusion.sample(KEY, LINEAR, optimal(LINEAR), (2,), method="ddim", variance="beta"), "no variance"),
+        (lambda x: diffusion.sample(KEY, LINEAR, optimal(LINEAR), (2,), eta=0.5), "takes no eta"),
+        (lambda x: diffusion.heun_step(lambda x, t: x[:1], LINEAR, x, 5, 4), r"shape|Type-check"),
+        (lambda x: diffusion.edm_sample(KEY, lambda x, s: x[:1], (2,), jnp.ones(2)), r"shape|Type-check"),
+        (lambda x: diffusion.edm_noise_levels(5, rho=0.0), "rho is 0.0"),
         (lambda x: diffusion.ddpm_step(KEY, LINEAR, x, x, 5, variance="large"), "variance 'large' is unknown"),
         (lambda x: diffusion.ddim_step(LINEAR, x, x, 5, 4, eta=0.5), "give it a key"),
         (lambda x: diffusion.ddim_step(LINEAR, x, x[:1], 5, 4), r"shape|Type-check"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.stats
+from jax.test_util import check_grads
 
 from mathai.generative import scores
 
@@ -36,6 +37,21 @@ def test_discrepancy_is_the_double_sum_of_the_definition():
     kxx, kyy = k(x, x), k(y, y)
     expected = (kxx.sum() - 7) / 42 + (kyy.sum() - 5) / 20 - 2 * k(x, y).mean()
     np.testing.assert_allclose(jax.jit(scores.maximum_mean_discrepancy)(x, y, bandwidth=0.8), expected, rtol=1e-4)
+
+
+def test_discrepancy_does_not_depend_on_the_origin():
+    x, y = points(100), points(100, seed=1) + 0.5
+    here = scores.maximum_mean_discrepancy(x, y, bandwidth=0.5)
+    there = scores.maximum_mean_discrepancy(x + 1000, y + 1000, bandwidth=0.5)
+    np.testing.assert_allclose(there, here, rtol=2e-2)
+
+
+def test_gradients_of_equal_sets_are_zero_and_of_others_point_the_way():
+    x = points(20)
+    distance = lambda x, y: scores.sliced_wasserstein(KEY, x, y)  # noqa: E731
+    np.testing.assert_array_equal(jax.grad(distance)(x, x), np.zeros(x.shape))
+    for f in (distance, lambda x, y: scores.maximum_mean_discrepancy(x, y, bandwidth=2.0), scores.frechet_distance):
+        check_grads(lambda x, f=f: f(x, points(20, seed=1) + 1), (x,), order=1, modes=["rev"], rtol=2e-2, eps=1e-2)
 
 
 def test_discrepancy_has_no_bias():
@@ -76,11 +92,13 @@ def test_half_precision_is_computed_in_single():
     ("call", "message"),
     [
         (lambda x: scores.sliced_wasserstein(KEY, x, x[:5]), r"shape|Type-check"),
-        (lambda x: scores.sliced_wasserstein(KEY, x[:0], x[:0]), "must be positive"),
-        (lambda x: scores.sliced_wasserstein(KEY, x, x, num_projections=0), "must be positive"),
-        (lambda x: scores.frechet_distance(x[:1], x), "each needs two points"),
-        (lambda x: scores.frechet_distance(x[:, :2], x), r"features must be as many|Type-check"),
-        (lambda x: scores.maximum_mean_discrepancy(x, x[:1], bandwidth=1.0), "each needs two points"),
+        (lambda x: scores.sliced_wasserstein(KEY, x[:0], x[:0]), "at least 1 of the points"),
+        (lambda x: scores.sliced_wasserstein(KEY, x, x, num_projections=0), "num_projections is 0"),
+        (lambda x: scores.sliced_wasserstein(KEY, x[None], x[None]), r"must be \[points, features\]|Type-check"),
+        (lambda x: scores.frechet_distance(x[:1], x), "at least 2 of the points"),
+        (lambda x: scores.frechet_distance(x[:, :2], x), r"as many features|Type-check"),
+        (lambda x: scores.maximum_mean_discrepancy(x, x[:1], bandwidth=1.0), "at least 2 of the points"),
+        (lambda x: scores.maximum_mean_discrepancy(x, x, bandwidth=jnp.ones(2)), r"must be a scalar|Type-check"),
     ],
 )
 def test_mistakes_are_refused(call, message):

@@ -37,6 +37,10 @@ def test_without_knowledge_the_loss_is_the_noise(changes):
     assert abs(np.mean(losses) - 1) < 4 * np.sqrt(2 / (60 * 40))
     _, metrics = learner.update(state, DATA[:10])
     assert metrics["examples"] == 10
+    assert len(set(map(float, losses))) == 60
+    still = make(learning_rate=0.0, **changes)
+    second, first_metrics = still.update(still.init(KEY), DATA[:10])
+    assert first_metrics["loss"] != still.update(second, DATA[:10])[1]["loss"]  # other times and noise
 
 
 def test_the_velocity_is_what_is_learned_and_gives_the_noise():
@@ -102,7 +106,7 @@ def test_samples_are_those_of_the_sampler():
     state = make().init(KEY)
     state = state._replace(average=jax.tree.map(lambda p: p + 0.1, state.average))
     for sampler in ("ddpm", "ddim", "heun"):
-        config = dataclasses.replace(CONFIG, sampler=sampler)
+        config = dataclasses.replace(CONFIG, sampler=sampler, minimum=0.0, maximum=4.0)
         found = diffusion.sample(KEY, config, (4,), state, 3)
         expected = formulas.sample(
             KEY,
@@ -112,7 +116,7 @@ def test_samples_are_those_of_the_sampler():
             method=sampler,
             num_steps=5,
         )
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        np.testing.assert_allclose(found, 2 * expected + 2, rtol=1e-4, atol=1e-5)
     clipped = diffusion.sample(KEY, dataclasses.replace(CONFIG, clips=True), (4,), state, 3)
     assert jnp.max(jnp.abs(clipped)) <= 1 + 1e-5
     assert diffusion.sample(KEY, CONFIG, (4,), state, 3, return_trajectory=True).shape == (6, 3, 4)
@@ -157,6 +161,8 @@ def test_the_bound_of_coins_is_one_bit_and_samples_are_coins():
         ({"noise_schedule": "sigmoid"}, "noise_schedule 'sigmoid' is unknown"),
         ({"sampler": "euler"}, "sampler 'euler' is unknown"),
         ({"num_sampling_steps": 21}, "num_sampling_steps is 21, more than num_noise_steps = 20"),
+        ({"channels": ()}, r"channels is \(\)"),
+        ({"minimum": 1.0}, "minimum = 1.0 to maximum = 1.0; the first must be less"),
         ({"num_levels": 1}, "num_levels is 1"),
         ({"num_updates": 0}, "num_updates is 0"),
         ({"model": "unet", "data": jnp.zeros((30, 2))}, "a unet takes images"),

@@ -48,8 +48,29 @@ def test_each_step_goes_down_its_own_loss():
         return np.mean(softplus(-real) + softplus(fake)), np.mean(softplus(-fake))
 
     assert losses(state.generator, after.discriminator)[0] < losses(state.generator, state.discriminator)[0]
-    # the generator answers the discriminator as it is after its step
     assert losses(after.generator, after.discriminator)[1] < losses(state.generator, after.discriminator)[1]
+
+
+def test_the_generator_answers_the_discriminator_as_it_is_after_its_step():
+    # Adam's first step has size η and the sign of −gradient, so that the loss of a generator that does not move tells
+    # which discriminator it was measured against.
+    learner = make(discriminator_learning_rate=0.5, generator_learning_rate=0.0)
+    state = learner.init(KEY)
+    after, metrics = learner.update(state, DATA[:10])
+    _, latent_key, *_ = jax.random.split(state.key, 4)
+    fake = gan.make_generator(CONFIG, 2).apply({"params": state.generator}, jax.random.normal(latent_key, (10, 3)))
+    logits = gan.make_discriminator(CONFIG).apply({"params": after.discriminator}, fake)
+    np.testing.assert_allclose(metrics["generator_loss"], np.mean(np.log1p(np.exp(-np.float64(logits)))), rtol=1e-4)
+    before = gan.make_discriminator(CONFIG).apply({"params": state.discriminator}, fake)
+    assert abs(metrics["generator_loss"] - np.mean(np.log1p(np.exp(-np.float64(before))))) > 0.01
+
+
+def test_every_update_draws_its_own_noise():
+    learner = make(discriminator_learning_rate=0.0, generator_learning_rate=0.0)
+    state = learner.init(KEY)
+    second, first_metrics = learner.update(state, DATA[:10])
+    _, second_metrics = learner.update(second, DATA[:10])
+    assert first_metrics["generator_loss"] != second_metrics["generator_loss"]
 
 
 def test_the_penalty_is_half_gamma_times_the_squared_slope_at_data():

@@ -78,14 +78,27 @@ def test_bytes_are_divided_by_255():
     np.testing.assert_allclose(whole, scaled, rtol=1e-6)
 
 
-def test_the_state_keeps_its_types_and_keys_decide():
+def test_the_state_keeps_its_types_and_every_update_draws_anew():
     learner = make(binarization="dynamic")
     state = learner.init(KEY)
     after, metrics = learner.update(state, IMAGES[:10])
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
-    again, _ = learner.update(state, IMAGES[:10])
-    assert all(map(np.array_equal, jax.tree.leaves(after.params), jax.tree.leaves(again.params)))
+    still = make(learning_rate=0.0)
+    second, first_metrics = still.update(still.init(KEY), IMAGES[:10])
+    assert first_metrics["loss"] != still.update(second, IMAGES[:10])[1]["loss"]  # other draws
     assert all(np.isfinite(value) and value.shape == () for value in metrics.values())
+
+
+def test_float_hyperparameters_may_be_traced():
+    rate = lambda rate: vae.make(dataclasses.replace(CONFIG, learning_rate=rate), IMAGES, IMAGES)  # noqa: E731
+    step = lambda r: rate(r).update(rate(r).init(KEY), IMAGES[:10])[0].params["log_variance"]  # noqa: E731
+    jax.eval_shape(jax.vmap(step), jnp.ones(3))
+
+    def whole(config):
+        learner = vae.make(config, IMAGES, IMAGES)
+        return learner.update(learner.init(KEY), IMAGES[:10])
+
+    jax.eval_shape(whole, CONFIG)
 
 
 @pytest.mark.slow

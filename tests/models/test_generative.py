@@ -77,14 +77,15 @@ def test_denoisers_begin_at_zero_and_know_the_time_of_each_example(model, shape)
     assert np.max(np.abs(apply(variables, x, t + 1) - together)) > 1e-4
 
 
-def test_a_unet_sees_the_whole_image_and_a_shift_by_its_cells_shifts_all():
+def test_a_shift_by_a_unets_cells_shifts_all_that_it_sees():
     model = UNet(channels=(3, 4), num_time_features=4)
     x = jnp.zeros((1, 48, 48, 1)).at[0, 24, 24, 0].set(1.0)  # borders are out of sight
     variables = spread(jax.jit(model.init)(KEY, x, 5))
     apply = jax.jit(model.apply)
     moved = apply(variables, jnp.roll(x, 2, axis=1), 5) - apply(variables, jnp.zeros_like(x), 5)
     here = apply(variables, x, 5) - apply(variables, jnp.zeros_like(x), 5)
-    np.testing.assert_allclose(moved[0, 26], here[0, 24], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(moved[0, 24:30], here[0, 22:28], rtol=1e-3, atol=1e-3)
+    assert np.max(np.abs(here[0, 24, 34])) > 1e-6  # ten pixels away
     assert np.max(np.abs(here[0, 24, 24])) > 0.01
 
 
@@ -92,6 +93,10 @@ def test_a_unet_sees_the_whole_image_and_a_shift_by_its_cells_shifts_all():
     ("make", "message"),
     [
         (lambda: UNet(channels=(4, 4, 4)).init(KEY, jnp.zeros((1, 6, 8, 1)), 1), "6 × 8 cannot be halved 2 times"),
+        (
+            lambda: Denoiser().init(KEY, jnp.zeros((2, 2, 3)), jnp.zeros(2, int)),
+            r"t of shape \(2,\) must be a scalar or",
+        ),
         (lambda: VAE(num_features=4, num_latents=0).init(KEY, jnp.zeros((1, 4))), "0 latents"),
     ],
 )
