@@ -3,7 +3,7 @@ r"""A diffusion model on MNIST: a small U-shaped network.
     python -m experiments.train --config=configs/diffusion_mnist.py --workdir=runs/diffusion_mnist \
             --config.data.directory=DIR
 
-Two x86-64 cores: TIME minutes. SCORE
+Two x86-64 cores: 10 minutes.
 """
 
 from experiments.configuration import make_config

@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/gan_digits.py --workdir=runs/gan_digits
 
-Two x86-64 cores: TIME minutes. SCORE
+Two x86-64 cores: 3 minutes beside other work. Fréchet distance 0.63 to the test images in a classifier's last hidden
+layer, 1.1 times that of training images (0.57); entropy of the classes 0.997 of log 10. One seed.
 """
 
 from experiments.configuration import make_config

@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/vae_digits.py --workdir=runs/vae_digits
 
-Two x86-64 cores: TIME minutes. SCORE
+Two x86-64 cores: 65 s. −ELBO −48.4 nats per test image, with noise that fills the gaps between the digits' 17 values;
+of the best probabilistic PCA (54 components, on 20 such copies of the training images) −47.8. One seed.
 """
 
 from experiments.configuration import make_config

@@ -28,6 +28,7 @@ class Config:
       hidden_sizes: widths of the encoder's hidden layers, in the decoder in reverse; () is linear.
       activation: "relu", "leaky_relu", "tanh" or "sigmoid".
       likelihood: "bernoulli", of values in [0, 1], or "gaussian", with one variance that is learned.
+      initial_log_variance: of the Gaussian likelihood, as in `VAE`.
       binarization: "none", or "dynamic": whenever an example is used, each value x becomes 1 with probability x.
       dequantization: w: whenever an example is used, noise from [0, w) is added to each value. With w the spacing of
         discrete values, the density has a bound, and −ELBO bounds their −log probability plus log w for each of them;
@@ -47,6 +48,7 @@ class Config:
     hidden_sizes: tuple[int, ...] = (500, 500)
     activation: str = "relu"
     likelihood: str = "bernoulli"
+    initial_log_variance: float = -6.0
     binarization: str = "none"
     dequantization: float = 0.0
     beta: float = 1.0
@@ -168,7 +170,13 @@ def make(config: Config, train: Shaped[Array, "n ..."], test: Shaped[Array, "m .
 
 def make_model(config: Config, num_features: int) -> VAE:
     """The Flax model of a config."""
-    return VAE(num_features, config.num_latents, config.hidden_sizes, ACTIVATIONS[config.activation])
+    return VAE(
+        num_features,
+        config.num_latents,
+        config.hidden_sizes,
+        ACTIVATIONS[config.activation],
+        config.initial_log_variance,
+    )
 
 
 def prepare(config: Config, key: PRNGKey, inputs: Shaped[Array, "n ..."]) -> Float[Array, "n features"]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Shaped
 
 from mathai.models.layers import Activation
 from mathai.models.mlp import MLP
@@ -41,7 +42,7 @@ class VAE(nn.Module):
     num_latents: int = 20
     hidden_sizes: Sequence[int] = (500, 500)
     activation: Activation = activations.relu
-    initial_log_variance: float = -6.0
+    initial_log_variance: Shaped[ArrayLike, ""] = -6.0
 
     def setup(self) -> None:
         """Make both networks and the likelihood's log variance."""
@@ -49,7 +50,7 @@ class VAE(nn.Module):
             raise ValueError(f"VAE: {self.num_features} features and {self.num_latents} latents; each needs one.")
         self.encoder = MLP((*self.hidden_sizes, 2 * self.num_latents), self.activation)
         self.decoder = MLP((*reversed(self.hidden_sizes), self.num_features), self.activation)
-        self.log_variance = self.param("log_variance", nn.initializers.constant(self.initial_log_variance), ())
+        self.log_variance = self.param("log_variance", lambda key: jnp.asarray(self.initial_log_variance, jnp.float32))
 
     def encode(
         self, x: Float[Array, "*batch features"]

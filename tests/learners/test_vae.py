@@ -109,18 +109,20 @@ def test_a_linear_vae_is_probabilistic_pca():
     x = (load_digits().data / 16)[:1437].astype(np.float32)
     # the evidence of the model that is best at two latent dimensions, in closed form
     best = PCA(2, svd_solver="full").fit(x).score(x)
+    num_updates = 16_000
     config = vae.Config(
         num_latents=2,
         hidden_sizes=(),
         likelihood="gaussian",
-        batch_size=1437,
-        num_epochs=6000,
-        learning_rate=0.01,
-        num_draws=50,
+        initial_log_variance=-3.0,
+        batch_size=256,
+        num_epochs=num_updates // (1437 // 256),
+        learning_rate=0.02,
+        num_draws=100,
     )
     data = jnp.asarray(x)
     learner = vae.make(config, data, data)
-    state, _ = train(learner, KEY, lambda step: minibatch(KEY, data, step, batch_size=1437), 6000)
+    state, _ = train(learner, KEY, lambda step: minibatch(KEY, data, step, batch_size=256), num_updates)
     scores = jax.jit(learner.evaluate)(KEY, state)
     assert abs(scores["negative_elbo"] + best) < 0.01
     assert abs(scores["negative_log_likelihood"] + best) < 0.01
