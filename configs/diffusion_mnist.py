@@ -1,9 +1,10 @@
-r"""A diffusion model on MNIST: a small U-shaped network.
+r"""A diffusion model on MNIST: residual layers on vectors; `--config.learner.model=unet` sees images.
 
     python -m experiments.train --config=configs/diffusion_mnist.py --workdir=runs/diffusion_mnist \
             --config.data.directory=DIR
 
-Two x86-64 cores: 10 minutes.
+Two x86-64 cores: 7 minutes. Fréchet distance 54 to 2000 test images in a classifier's last hidden layer, 13 times that
+of training images (4.2): a start, not a good model, which takes the unet (0.5 s for an update of 64) and hours. One seed.
 """
 
 from experiments.configuration import make_config
@@ -15,22 +16,23 @@ def get_config():
         "diffusion",
         data={"name": "mnist"},
         learner={
+            "model": "mlp",
+            "num_blocks": 4,
+            "num_features": 512,
             "prediction": "velocity",
             "noise_schedule": "cosine",
-            "model": "unet",
-            "channels": (16, 32, 64),
             "minimum": 0.0,
             "maximum": 1.0,
             "num_levels": 256,
-            "batch_size": 64,
-            "num_updates": 3000,
-            "learning_rate": 0.002,
+            "batch_size": 128,
+            "num_updates": 6000,
+            "learning_rate": 1e-3,
             "clips": True,
         },
         run={
-            "updates_per_chunk": 50,
+            "updates_per_chunk": 100,
             "evaluate_every": 0,
-            "checkpoint_every": 500,
+            "checkpoint_every": 1000,
             "best_metric": "frechet_distance",
             "best_mode": "min",
         },

@@ -8,7 +8,7 @@ import jax
 from jax._src import compiler
 
 # Of XLA's CPU compiler: its older code generator is the quicker one for programs that run once.
-QUICK = {"xla_cpu_use_fusion_emitters": False}
+QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 XLA_FLAGS = "--xla_cpu_use_fusion_emitters=false"  # the same for a program of its own
 
 

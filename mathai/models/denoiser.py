@@ -38,7 +38,7 @@ class Denoiser(nn.Module):
 
     >>> import jax
     >>> model = Denoiser(num_blocks=1, num_features=16, num_time_features=8)
-    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 2)), jnp.zeros(1, int))
+    >>> variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 2)), jnp.zeros(1, int))
     >>> model.apply(variables, jnp.zeros((3, 2)), 5).shape
     (3, 2)
     """
@@ -78,8 +78,8 @@ class UNet(nn.Module):
 
     >>> import jax
     >>> model = UNet(channels=(4, 8), num_time_features=8)
-    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1, int))
-    >>> model.apply(variables, jnp.zeros((3, 8, 8, 1)), 5).shape
+    >>> variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1, int))
+    >>> jax.jit(model.apply)(variables, jnp.zeros((3, 8, 8, 1)), 5).shape
     (3, 8, 8, 1)
     """
 

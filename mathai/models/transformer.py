@@ -131,8 +131,8 @@ class Transformer(nn.Module):
 
     >>> import jax
     >>> model = Transformer(num_tokens=11, num_layers=1, num_heads=2, num_features=8)
-    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 4), int))
-    >>> model.apply(variables, jnp.zeros((3, 5), int)).shape
+    >>> variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4), int))
+    >>> jax.jit(model.apply)(variables, jnp.zeros((3, 5), int)).shape
     (3, 5, 11)
     """
 

@@ -27,7 +27,7 @@ CASES = {
     "NaN": (["--config.learner.learning_rate=1e30"], r"metric '\w+' is NaN at step \d+; no checkpoint .* Lower"),
     "a misspelt data set": (
         ["--config=configs/mlp_digits.py", "--config.data.name=digts"],
-        r"config\.data\.name is 'digts' \(did you mean 'digits'\?\); it must be one of digits, mnist",
+        r"config\.data\.name is 'digts' \(did you mean 'digits'\?\); it must be one of digits, moons, ring, mnist",
     ),
     "no workdir of a run": (["evaluate", "--workdir={fresh}"], r"config\.json cannot be read .*the workdir of a run"),
 }

@@ -85,6 +85,7 @@ def test_the_summary_holds_the_scores_that_scikit_learn_gives_the_last_checkpoin
     assert accuracy > 0.3  # of ten classes: it has begun to learn
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_and_resumed_ends_with_the_same_bits(
     finished, digits_config, train_here, signal_at, tmp_path, bits, rows
 ):

@@ -114,9 +114,12 @@ def test_what_is_too_small_to_split_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("digts", r"config.data.name is 'digts' \(did you mean 'digits'\?\); it must be one of digits, mnist, fashion"),
+        (
+            "digts",
+            r"config.data.name is 'digts' \(did you mean 'digits'\?\); it must be one of digits, moons, ring, mnist",
+        ),
         ("minst", r"'minst' \(did you mean 'mnist'\?\)"),
-        ("cifar10", r"'cifar10'; it must be one of digits, mnist, fashion_mnist, or end with \.npz"),
+        ("cifar10", r"'cifar10'; it must be one of digits, moons, ring, mnist, fashion_mnist, or end with \.npz"),
         ("", r"config.data.name is ''; it must be one of"),
     ],
 )
