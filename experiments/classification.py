@@ -35,7 +35,7 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: c
         learner,
         num_updates=updates,
         data=train,
-        draw=functools.partial(_draw, hyperparameters.batch_size),
+        draw=functools.partial(minibatch, batch_size=hyperparameters.batch_size),
         evaluation_data=test,
         problem=pathlib.Path(config.data.name).stem,
         curves=("loss", "accuracy"),
@@ -43,10 +43,6 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: c
         unit="examples",
         pictures=functools.partial(_draw_mistakes, hyperparameters, data_set),
     )
-
-
-def _draw(batch_size: int, key: jax.Array, examples: Examples, step: jax.Array) -> Examples:
-    return minibatch(key, examples, step, batch_size=batch_size)
 
 
 def _draw_mistakes(

@@ -68,7 +68,7 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
         learner,
         num_updates=num_updates,
         data=inputs,
-        draw=functools.partial(_draw, hyperparameters.batch_size),
+        draw=functools.partial(minibatch, batch_size=hyperparameters.batch_size),
         evaluation_data=evaluation_data,
         problem=pathlib.Path(config.data.name).stem,
         curves=CURVES[config.algorithm],
@@ -83,10 +83,6 @@ CURVES = {
     "gan": ("discriminator_loss", "generator_loss", "discriminator_accuracy", "sliced_wasserstein", "frechet_distance"),
     "diffusion": ("loss", "sliced_wasserstein", "frechet_distance", "bits_per_dimension"),
 }
-
-
-def _draw(batch_size: int, key: jax.Array, inputs: jax.Array, step: jax.Array) -> jax.Array:
-    return minibatch(key, inputs, step, batch_size=batch_size)
 
 
 def _check_range(hyperparameters: vae.Config, inputs: jax.Array) -> None:
@@ -165,10 +161,9 @@ def _train_judge(data_set: data.DataSet) -> PyTree:
 
 def _judge(params: PyTree, x: Array) -> tuple[Array, Array]:
     """The classifier's last hidden layer and its logits."""
-    *hidden, last = (feedforward.Layer(**params[f"Linear_{i}"]) for i in range(len(JUDGE.hidden_sizes) + 1))
-    for layer in hidden:
-        x = activations.relu(feedforward.linear(layer, x))
-    return x, feedforward.linear(last, x)
+    layers = [feedforward.Layer(**params[f"Linear_{i}"]) for i in range(len(JUDGE.hidden_sizes) + 1)]
+    *_, features, logits = feedforward.forward_trace(layers, x).activations
+    return features, logits
 
 
 # Pictures

@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import math
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
@@ -84,7 +85,7 @@ def adam(
     Args:
       learning_rate: η, the rate that the schedule scales.
       weight_decay: λ, decoupled from the gradient (AdamW); 0 is plain Adam.
-      max_gradient_norm: c, the largest global norm of the gradient; None does not clip.
+      max_gradient_norm: c, the largest global norm of the gradient; None and ∞ do not clip.
       schedule: "constant", "linear" or "cosine" (from η down to 0 at `num_steps`), or a function from the number
         of gradient updates made so far to a factor of η.
       num_steps: gradient updates in all; required by "linear" and "cosine".
@@ -113,7 +114,8 @@ def adam(
     if flatten and mask is not None:
         raise ValueError("adam: flatten=True joins all parameters into one vector, on which mask cannot act.")
     factor = _schedule(schedule, num_steps, warmup_steps)
-    steps = [] if max_gradient_norm is None else [optax.clip_by_global_norm(max_gradient_norm)]
+    clips = max_gradient_norm is not None and not is_known(max_gradient_norm, math.inf)
+    steps = [optax.clip_by_global_norm(max_gradient_norm)] if clips else []
     steps.append(optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon))
     if not (isinstance(weight_decay, numbers.Number) and weight_decay == 0):
         steps.append(optax.add_decayed_weights(weight_decay, mask))
@@ -129,6 +131,20 @@ def moving_average(average: PyTree, params: PyTree, decay: Scalar) -> PyTree:
     {'x': 1.5}
     """
     return jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), average, params)
+
+
+def check_choices(config: Any, choices: Mapping[str, Iterable[str]]) -> None:
+    """Raise a `ValueError` for a hyperparameter that is none of the names it may have."""
+    for name, known in choices.items():
+        if getattr(config, name) not in known:
+            raise ValueError(f"{name} {getattr(config, name)!r} is unknown; use one of {', '.join(known)}.")
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Raise a `ValueError` for an integer hyperparameter below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1.")
 
 
 def is_known(value: object, constant: float) -> bool:

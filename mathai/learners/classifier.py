@@ -133,7 +133,7 @@ def make(config: Config, train: Examples, test: Examples, *, num_classes: int | 
     optimizer = adam(
         config.learning_rate,
         weight_decay=config.weight_decay,
-        max_gradient_norm=None if is_known(config.max_gradient_norm, math.inf) else config.max_gradient_norm,
+        max_gradient_norm=config.max_gradient_norm,
         schedule=config.schedule,
         num_steps=config.num_epochs * updates_per_epoch,
         warmup_steps=config.warmup_epochs * updates_per_epoch,

@@ -17,6 +17,8 @@ from mathai.learners.base import (
     Metrics,
     PRNGKey,
     adam,
+    check_choices,
+    check_positive,
     hyperparameters,
     is_known,
     moving_average,
@@ -143,7 +145,7 @@ def make(
     optimizer = adam(
         config.learning_rate,
         weight_decay=config.weight_decay,
-        max_gradient_norm=None if is_known(config.max_gradient_norm, math.inf) else config.max_gradient_norm,
+        max_gradient_norm=config.max_gradient_norm,
         schedule=config.schedule,
         num_steps=config.num_updates,
         warmup_steps=config.warmup_updates,
@@ -312,17 +314,18 @@ def _score(
 
 
 def _check(config: Config) -> None:
-    for name, known in {
-        "model": ("mlp", "unet"),
-        "prediction": ("noise", "velocity"),
-        "noise_schedule": tuple(SCHEDULES),
-        "sampler": ("ddpm", "ddim", "heun"),
-    }.items():
-        if getattr(config, name) not in known:
-            raise ValueError(f"{name} {getattr(config, name)!r} is unknown; use one of {', '.join(known)}.")
-    for name in ("num_noise_steps", "num_sampling_steps", "batch_size", "num_updates", "num_blocks", "num_features"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1.")
+    check_choices(
+        config,
+        {
+            "model": ("mlp", "unet"),
+            "prediction": ("noise", "velocity"),
+            "noise_schedule": tuple(SCHEDULES),
+            "sampler": ("ddpm", "ddim", "heun"),
+        },
+    )
+    check_positive(
+        config, "num_noise_steps", "num_sampling_steps", "batch_size", "num_updates", "num_blocks", "num_features"
+    )
     if config.num_sampling_steps > config.num_noise_steps:
         raise ValueError(
             f"num_sampling_steps is {config.num_sampling_steps}, more than num_noise_steps = {config.num_noise_steps}."

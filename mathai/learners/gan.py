@@ -10,7 +10,17 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from mathai.generative import gan
-from mathai.learners.base import Learner, Metrics, PRNGKey, adam, hyperparameters, is_known, moving_average
+from mathai.learners.base import (
+    Learner,
+    Metrics,
+    PRNGKey,
+    adam,
+    check_choices,
+    check_positive,
+    hyperparameters,
+    is_known,
+    moving_average,
+)
 from mathai.learners.batches import as_vectors
 from mathai.learners.classifier import ACTIVATIONS
 from mathai.learners.samples import compare
@@ -232,15 +242,14 @@ def sample(
 
 
 def _check(config: Config) -> None:
-    for name, known in {
-        "generator_activation": ACTIVATIONS,
-        "discriminator_activation": ACTIVATIONS,
-        "generator_normalization": ("none", "layer"),
-        "output": OUTPUTS,
-        "variant": ("non_saturating", "minimax"),
-    }.items():
-        if getattr(config, name) not in known:
-            raise ValueError(f"{name} {getattr(config, name)!r} is unknown; use one of {', '.join(known)}.")
-    for name in ("num_latents", "batch_size", "num_updates"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1.")
+    check_choices(
+        config,
+        {
+            "generator_activation": ACTIVATIONS,
+            "discriminator_activation": ACTIVATIONS,
+            "generator_normalization": ("none", "layer"),
+            "output": OUTPUTS,
+            "variant": ("non_saturating", "minimax"),
+        },
+    )
+    check_positive(config, "num_latents", "batch_size", "num_updates")

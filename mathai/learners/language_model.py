@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Integer, PyTree
 
-from mathai.learners.base import Learner, PRNGKey, adam, hyperparameters, is_known, moving_average, weights_only
+from mathai.learners.base import (
+    Learner,
+    PRNGKey,
+    adam,
+    check_positive,
+    hyperparameters,
+    is_known,
+    moving_average,
+    weights_only,
+)
 from mathai.models.transformer import Transformer
 from mathai.nn import losses
 
@@ -100,7 +109,7 @@ def make(config: Config, vocabulary_size: int, test: Integer[Array, "length"]) -
     optimizer = adam(
         config.learning_rate,
         weight_decay=config.weight_decay,
-        max_gradient_norm=None if is_known(config.max_gradient_norm, math.inf) else config.max_gradient_norm,
+        max_gradient_norm=config.max_gradient_norm,
         schedule=config.schedule,
         num_steps=config.num_updates,
         warmup_steps=config.warmup_updates,
@@ -242,9 +251,7 @@ def _accumulated(objective, params, key, batch, num_parts):
 
 
 def _check(config: Config, test: Array) -> None:
-    for name in ("num_layers", "num_heads", "num_features", "hidden_size", "context_length", "num_updates"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1.")
+    check_positive(config, "num_layers", "num_heads", "num_features", "hidden_size", "context_length", "num_updates")
     if config.batch_size < 1 or config.num_microbatches < 1 or config.batch_size % config.num_microbatches:
         raise ValueError(
             f"batch_size is {config.batch_size} and num_microbatches {config.num_microbatches}; "

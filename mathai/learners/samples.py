@@ -1,5 +1,7 @@
 """Scores of samples beside the same scores of data: what a generative learner evaluates unless it is told otherwise."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
@@ -56,7 +58,7 @@ def compare_with_floor(
     """
 
     def mean_over_sets(x):
-        one = jax.tree_util.Partial(compare, key, as_vectors(x), bandwidth=bandwidth)
+        one = functools.partial(compare, key, as_vectors(x), bandwidth=bandwidth)
         return jax.tree.map(jnp.mean, jax.lax.map(one, test[1]))
 
     of_samples, of_data = mean_over_sets(samples), mean_over_sets(test[0])

@@ -9,7 +9,16 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from mathai.generative import vae
-from mathai.learners.base import Learner, PRNGKey, adam, hyperparameters, is_known, weights_only
+from mathai.learners.base import (
+    Learner,
+    PRNGKey,
+    adam,
+    check_choices,
+    check_positive,
+    hyperparameters,
+    is_known,
+    weights_only,
+)
 from mathai.learners.batches import as_vectors, steps_per_epoch
 from mathai.learners.classifier import ACTIVATIONS
 from mathai.models.vae import VAE
@@ -111,7 +120,7 @@ def make(config: Config, train: Shaped[Array, "n ..."], test: Shaped[Array, "m .
     optimizer = adam(
         config.learning_rate,
         weight_decay=config.weight_decay,
-        max_gradient_norm=None if is_known(config.max_gradient_norm, math.inf) else config.max_gradient_norm,
+        max_gradient_norm=config.max_gradient_norm,
         schedule=config.schedule,
         num_steps=config.num_epochs * updates_per_epoch,
         warmup_steps=config.warmup_epochs * updates_per_epoch,
@@ -225,17 +234,16 @@ def _bounds(config: Config, model: VAE, params: Any, key: PRNGKey, example: Arra
 
 
 def _check(config: Config) -> None:
-    for name, known in {
-        "activation": tuple(ACTIVATIONS),
-        "likelihood": ("bernoulli", "gaussian"),
-        "binarization": ("none", "dynamic"),
-    }.items():
-        if getattr(config, name) not in known:
-            raise ValueError(f"{name} {getattr(config, name)!r} is unknown; use one of {', '.join(known)}.")
+    check_choices(
+        config,
+        {
+            "activation": tuple(ACTIVATIONS),
+            "likelihood": ("bernoulli", "gaussian"),
+            "binarization": ("none", "dynamic"),
+        },
+    )
     if config.binarization == "dynamic" and config.likelihood == "gaussian":
         raise ValueError("binarization is 'dynamic': binary values have no Gaussian likelihood; use 'bernoulli'.")
     if config.likelihood == "bernoulli" and _numerics.static_value(config.dequantization) not in (None, 0):
         raise ValueError("dequantization is for the Gaussian likelihood; a Bernoulli likelihood has no density.")
-    for name in ("num_latents", "num_draws", "num_epochs"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1.")
+    check_positive(config, "num_latents", "num_draws", "num_epochs")

@@ -106,11 +106,8 @@ def as_classes(labels: ArrayLike, name: str = "labels") -> Array:
     classes = jnp.asarray(labels)
     if not jnp.issubdtype(classes.dtype, jnp.integer):
         raise TypeError(f"{name} must be integers, got {classes.dtype}")
-    return (
-        classes
-        if jnp.issubdtype(classes.dtype, jnp.signedinteger) and classes.dtype.itemsize >= 4
-        else (classes.astype(jnp.int32))
-    )
+    is_wide = jnp.issubdtype(classes.dtype, jnp.signedinteger) and classes.dtype.itemsize >= 4
+    return classes if is_wide else classes.astype(jnp.int32)
 
 
 def assert_equal_shape(*arrays: ArrayLike) -> None:
