@@ -35,6 +35,7 @@ def make_config(
     environment_params: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
     text: Mapping[str, Any] | None = None,
+    problem: Mapping[str, Any] | None = None,
     learner: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> ml_collections.ConfigDict:
@@ -46,23 +47,21 @@ def make_config(
       environment_params: fields of the environment's parameters to replace.
       data: instead of an environment, fields of `experiments.data.DEFAULTS` that differ.
       text: instead of an environment, fields of `experiments.text.DEFAULTS` that differ.
+      problem: instead of an environment, fields of `experiments.planning.DEFAULTS` that differ.
       learner: fields of the learner's `Config` that differ from its defaults.
       run: fields of `RUN_DEFAULTS` that differ, and `num_updates` where the learner's `Config` does not know it.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(learner_module(algorithm).Config)}
-    problem = {"environment": environment, "environment_params": dict(environment_params or {})}
-    if data is not None:
-        from experiments.data import DEFAULTS
-
-        problem = {"data": _merge("data", DEFAULTS, data)}
-    elif text is not None:
-        from experiments.text import DEFAULTS
-
-        problem = {"text": _merge("text", DEFAULTS, text)}
+    sections: dict[str, Any] = {"environment": environment, "environment_params": dict(environment_params or {})}
+    for name, given in (("data", data), ("text", text), ("problem", problem)):
+        if given is not None:
+            home = "planning" if name == "problem" else name
+            known = importlib.import_module(f"experiments.{home}").DEFAULTS
+            sections = {name: _merge(name, known, given)}
     config = ml_collections.ConfigDict(
         {
             "algorithm": algorithm,
-            **problem,
+            **sections,
             "learner": _merge("learner", defaults, learner or {}),
             "run": _merge("run", RUN_DEFAULTS, run or {}),
         }
@@ -83,7 +82,7 @@ def _merge(section: str, defaults: Mapping[str, Any], changes: Mapping[str, Any]
 
 def learner_module(algorithm: str) -> Any:
     """Return the module of `mathai.learners` that holds an algorithm."""
-    helpers = {"base", "batches", "environments", "policies", "samples"}
+    helpers = {"base", "batches", "environments", "mdp_environment", "policies", "samples"}
     learners = sorted({module.name for module in pkgutil.iter_modules(mathai.learners.__path__)} - helpers)
     if algorithm not in learners:
         raise UserError(

@@ -13,7 +13,15 @@ from experiments.errors import UserError
 from mathai.learners.base import Learner
 
 # What an algorithm learns on, if not an environment.
-SECTIONS = {"classifier": "data", "language_model": "text", "vae": "data", "gan": "data", "diffusion": "data"}
+SECTIONS = {
+    "classifier": "data",
+    "language_model": "text",
+    "vae": "data",
+    "gan": "data",
+    "diffusion": "data",
+    "value_iteration": "problem",
+    "tabular_q": "problem",
+}
 GENERATIVE = {"vae", "gan", "diffusion"}
 
 
@@ -72,6 +80,8 @@ def _builder(config: ml_collections.ConfigDict) -> Callable[[ml_collections.Conf
         from experiments.classification import make_task
     elif section == "text":
         from experiments.language import make_task
+    elif section == "problem":
+        from experiments.planning import make_task
     else:
         from experiments.reinforcement import make_task
     return make_task

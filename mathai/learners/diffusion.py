@@ -45,6 +45,7 @@ class Config:
       num_blocks: of an mlp.
       num_features: width of an mlp.
       channels: of a unet, at each resolution.
+      patch_size: of a unet; it sees cells of so many pixels in height and width as one.
       prediction: what the network gives: "noise" ε̂, or "velocity" v̂, from which ε̂ = √(1 − ᾱ) x_t + √ᾱ v̂.
       noise_schedule: "linear" or "cosine". The end of "cosine" has so little of the data in it that errors of ε̂ have
         no bound there: take "velocity" with it, or clip.
@@ -70,6 +71,7 @@ class Config:
     num_blocks: int = 3
     num_features: int = 128
     channels: tuple[int, ...] = (32, 64)
+    patch_size: int = 1
     prediction: str = "noise"
     noise_schedule: str = "linear"
     num_noise_steps: int = 1000
@@ -201,7 +203,7 @@ def make_model(config: Config) -> nn.Module:
     """The Flax model of a config."""
     if config.model == "mlp":
         return Denoiser(config.num_blocks, config.num_features)
-    return UNet(config.channels)
+    return UNet(config.channels, config.patch_size)
 
 
 def make_schedule(config: Config) -> diffusion.Schedule:
@@ -324,7 +326,14 @@ def _check(config: Config) -> None:
         },
     )
     check_positive(
-        config, "num_noise_steps", "num_sampling_steps", "batch_size", "num_updates", "num_blocks", "num_features"
+        config,
+        "num_noise_steps",
+        "num_sampling_steps",
+        "batch_size",
+        "num_updates",
+        "num_blocks",
+        "num_features",
+        "patch_size",
     )
     if config.num_sampling_steps > config.num_noise_steps:
         raise ValueError(

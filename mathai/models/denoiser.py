@@ -66,11 +66,12 @@ class UNet(nn.Module):
 
     Attributes:
       channels: at each resolution; every one after the first halves height and width.
+      patch_size: p; cells of p × p pixels are the pixels of the first resolution, with p² as many channels.
       num_time_features: of the sinusoid, even.
       activation: f.
 
     Raises:
-      ValueError: height or width cannot be halved so often.
+      ValueError: height or width cannot be divided so often.
 
     Source:
       Ronneberger, Fischer & Brox (2015), U-Net; Ho, Jain & Abbeel (2020), Denoising Diffusion Probabilistic Models,
@@ -84,6 +85,7 @@ class UNet(nn.Module):
     """
 
     channels: Sequence[int] = (32, 64)
+    patch_size: int = 1
     num_time_features: int = 64
     activation: Activation = swish
 
@@ -92,11 +94,13 @@ class UNet(nn.Module):
         self, x: Float[Array, "*batch height width channels"], t: Integer[Array, "..."] | int
     ) -> Float[Array, "*batch height width channels"]:
         """Return ε̂; t is a scalar or [*batch]."""
-        divisor = 2 ** (len(self.channels) - 1)
+        divisor = self.patch_size * 2 ** (len(self.channels) - 1)
         if x.shape[-3] % divisor or x.shape[-2] % divisor:
             raise ValueError(
-                f"UNet: images of {x.shape[-3]} × {x.shape[-2]} cannot be halved {len(self.channels) - 1} times."
+                f"UNet: images of {x.shape[-3]} × {x.shape[-2]} cannot be divided by {divisor}: patches of "
+                f"{self.patch_size}, halved {len(self.channels) - 1} times."
             )
+        x = _patches(x, self.patch_size)
         time = _time(self.num_time_features, self.channels[-1], self.activation, t, x.shape[:-3])
         h, bridges = Conv(self.channels[0])(x), []
         for level, channels in enumerate(self.channels):
@@ -108,7 +112,7 @@ class UNet(nn.Module):
             h = jnp.concatenate([h, bridges[level]], -1)
             h = _ResidualBlock(self.channels[level], self.activation)(h, time)
             h = _doubled(h) if level else h
-        return _zero_linear(self.activation(LayerNorm()(h)), x.shape[-1], self)
+        return _pixels(_zero_linear(self.activation(LayerNorm()(h)), x.shape[-1], self), self.patch_size)
 
 
 class _ResidualBlock(nn.Module):
@@ -140,6 +144,20 @@ def _zero_linear(x: Array, size: int, parent: nn.Module) -> Array:
     return x @ weight.T + jnp.broadcast_to(
         parent.param("output_bias", nn.initializers.zeros, (size,)), (*x.shape[:-1], size)
     )
+
+
+def _patches(x: Array, size: int) -> Array:
+    """[..., h p, w p, c] → [..., h, w, p p c]."""
+    *batch, height, width, channels = x.shape
+    x = x.reshape(*batch, height // size, size, width // size, size * channels)
+    return x.swapaxes(-3, -2).reshape(*batch, height // size, width // size, size * size * channels)
+
+
+def _pixels(x: Array, size: int) -> Array:
+    """The inverse of `_patches`."""
+    *batch, height, width, features = x.shape
+    x = x.reshape(*batch, height, width, size, features // size).swapaxes(-3, -2)
+    return x.reshape(*batch, height * size, width * size, features // size**2)
 
 
 def _halved(x: Array) -> Array:

@@ -29,8 +29,8 @@ class MDP(NamedTuple):
       discount: γ in [0, 1], a scalar; 1 only where every policy ends.
     """
 
-    transition: Float[ArrayLike, "S A S"]
-    reward: Real[ArrayLike, "S A"]
+    transition: Float[Array, "S A S"]
+    reward: Real[Array, "S A"]
     discount: Real[ArrayLike, ""]
 
     @property

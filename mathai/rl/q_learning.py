@@ -2,9 +2,9 @@
 
 Each is target − Q(s, a) for one step. The target is a constant: a gradient flows into Q(s, a) alone, with derivative
 −1, so that the gradient of ½ error² is the semi-gradient of Q-learning. Where `discount_t` is 0 (terminated) the values
-of the next state are not looked at, be they inf or NaN; a value of −inf masks its action. An action outside [0, A) gives
-NaN: it is never wrapped or clamped. Leading axes are independent steps. Results come back in the common dtype of the
-arrays, where integers count as floats.
+of the next state are not looked at, be they inf or NaN; a value of −inf masks its action. An action outside [0, A)
+gives NaN: it is never wrapped or clamped. Leading axes are independent steps. Results come back in the common dtype of
+the arrays, where integers count as floats.
 """
 
 import chex
@@ -215,7 +215,7 @@ def q_learning_update(
 
 
 def _error(q_tm1, a_tm1, r_t, discount_t, value_t):
-    """r + γ v − Q(s, a), where nothing but Q(s, a) has a gradient, and no v where γ is 0."""
+    """The error r + γ v − Q(s, a), where nothing but Q(s, a) has a gradient, and no v where γ is 0."""
     a_tm1 = jnp.asarray(a_tm1)
     chex.assert_equal_shape([a_tm1, r_t, discount_t, value_t])
     target = r_t + jnp.where(discount_t == 0, 0, discount_t * value_t)

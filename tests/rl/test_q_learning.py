@@ -18,7 +18,7 @@ ERRORS = {
     "sarsa": (q_learning.sarsa_error, (Q_NEXT, jnp.int32(2)), 6.0),
     "expected_sarsa": (q_learning.expected_sarsa_error, (Q_NEXT, POLICY), 6.125),
 }
-every_error = pytest.mark.parametrize("error, rest, expected", ERRORS.values(), ids=ERRORS)
+every_error = pytest.mark.parametrize(("error", "rest", "expected"), ERRORS.values(), ids=ERRORS)
 
 
 @every_error
@@ -119,7 +119,7 @@ def test_update_with_step_one_and_no_future_stores_the_reward():
     assert new[0, 0] == 7.0
 
 
-@pytest.mark.parametrize("state, action", [(-1, 0), (3, 0), (0, -1), (0, 2)])
+@pytest.mark.parametrize(("state", "action"), [(-1, 0), (3, 0), (0, -1), (0, 2)])
 def test_a_step_from_outside_the_table_changes_nothing(state, action):
     q = jnp.arange(6.0).reshape(3, 2)
     np.testing.assert_array_equal(q_learning.q_learning_update(q, state, action, 1.0, 0.5, 0, step_size=0.5), q)

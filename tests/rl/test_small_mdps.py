@@ -12,7 +12,7 @@ from mathai.rl import mdp, small_mdps
 
 
 @pytest.mark.parametrize("slippery", [True, False])
-@pytest.mark.parametrize("name, layout", [("4x4", small_mdps.FROZEN_LAKE), ("8x8", small_mdps.FROZEN_LAKE_8)])
+@pytest.mark.parametrize(("name", "layout"), [("4x4", small_mdps.FROZEN_LAKE), ("8x8", small_mdps.FROZEN_LAKE_8)])
 def test_frozen_lake_is_gymnasium_s(name, layout, slippery):
     table = gymnasium.make("FrozenLake-v1", map_name=name, is_slippery=slippery).unwrapped.P
     problem = small_mdps.frozen_lake(layout, slippery=slippery)
