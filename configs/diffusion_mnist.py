@@ -1,10 +1,11 @@
-r"""A diffusion model on MNIST: residual layers on vectors; `--config.learner.model=unet` sees images.
+r"""A diffusion model on MNIST: a U-shaped network on cells of 2 × 2 pixels.
 
     python -m experiments.train --config=configs/diffusion_mnist.py --workdir=runs/diffusion_mnist \
             --config.data.directory=DIR
 
-Two x86-64 cores: 7 minutes. Fréchet distance 54 to 2000 test images in a classifier's last hidden layer, 13 times that
-of training images (4.2). A start and no good model: its samples are noisy. One seed.
+Two x86-64 cores: 20 minutes and 30 s of compilation, beside other work. Fréchet distance 3.3 to 2000 test images in a
+classifier's last hidden layer, where that of as many training images is 4.2; entropy of its classes 0.986 log 10. To
+the eye two of three samples are digits: 5000 updates are a short training. One seed.
 """
 
 from experiments.configuration import make_config

@@ -62,7 +62,9 @@ def make_problem(fields: dict[str, Any]) -> tuple[mdp.MDP, tuple[str, ...] | Non
     if name not in PROBLEMS:
         raise UserError(f"problem {name!r} is unknown{did_you_mean(name, PROBLEMS)}; use one of {', '.join(PROBLEMS)}.")
     if not 0 <= fields["discount"] <= 1 or not 0 <= fields["slip"] <= 1:
-        raise UserError(f"config.problem.discount is {fields['discount']} and slip {fields['slip']}; both lie in [0, 1].")
+        raise UserError(
+            f"config.problem.discount is {fields['discount']} and slip {fields['slip']}; both lie in [0, 1]."
+        )
     if name == "chain":
         return small_mdps.chain(fields["num_states"], discount=fields["discount"], slip=fields["slip"]), None, None
     if name == "garnet":

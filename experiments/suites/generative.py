@@ -18,7 +18,7 @@ NUM_SAMPLES = 100
 SHARED = {"prediction": "velocity", "noise_schedule": "cosine"}
 NETWORKS = {
     "8 × 8 digits, mlp": ((64,), diffusion.Config(model="mlp", num_blocks=4, num_features=256, **SHARED)),
-    "28 × 28 images, unet": ((28, 28, 1), diffusion.Config(model="unet", channels=(16, 32, 64), **SHARED)),
+    "28 × 28 images, unet": ((28, 28, 1), diffusion.Config(model="unet", channels=(32, 64), patch_size=2, **SHARED)),
 }
 
 

@@ -17,6 +17,9 @@ from mathai.learners.base import Metrics, PRNGKey
 RESETS_AT_ONCE = 256  # on a CPU, more would make XLA split each tiny kernel over threads, at a loss
 
 
+TORSO_CHANNELS = {"mlp": 0, "conv": 16}  # of the convolution before a network's layers, by a learner's `torso`
+
+
 class Step(NamedTuple):
     """What one step of `num_envs` environments gave.
 
@@ -121,11 +124,13 @@ def _select(mask: Bool[Array, "num_envs"], on_true: PyTree, on_false: PyTree) ->
     return jax.tree.map(choose, on_true, on_false)
 
 
-def observation_features(space: Any) -> Callable[[Array], Float[Array, "..."]]:
+def observation_features(space: Any, *, torso: str = "mlp") -> Callable[[Array], Float[Array, "..."]]:
     """Return the function that makes one vector of an observation: boxes are flattened, discrete ones are one-hot.
 
+    With the torso "conv", boxes of three axes stay images instead.
+
     Raises:
-      ValueError: a space that is neither a `Box` nor `Discrete`.
+      ValueError: a space that is neither a `Box` nor `Discrete`, or for "conv" anything but images.
 
     >>> from gymnax.environments import spaces
     >>> observation_features(spaces.Box(0.0, 1.0, (2, 3)))(jnp.zeros((5, 7, 2, 3), bool)).shape
@@ -133,6 +138,10 @@ def observation_features(space: Any) -> Callable[[Array], Float[Array, "..."]]:
     """
     from gymnax.environments import spaces  # here, because importing gymnax starts JAX's backend
 
+    if torso == "conv":
+        if not isinstance(space, spaces.Box) or len(space.shape) != 3:
+            raise ValueError(f"the torso 'conv' takes images [height, width, channels], not the observations {space}.")
+        return lambda x: x.astype(jnp.float32)
     if isinstance(space, spaces.Discrete):
         return lambda x: jax.nn.one_hot(x, int(space.n), dtype=jnp.float32)
     if isinstance(space, spaces.Box):

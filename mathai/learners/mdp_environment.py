@@ -28,7 +28,7 @@ class EnvState(NamedTuple):
 def make_mdp_environment(
     problem: MDP, initial_distribution: Array | None = None, max_steps_in_episode: int = 1000
 ) -> tuple[Any, Parameters]:
-    """Return (env, env_params): observations and actions are numbers, an episode ends where a terminal state is reached.
+    """Return (env, env_params): observations and actions are numbers, episodes end in terminal states.
 
     Args:
       problem: the MDP; its reward is given as it is, its discount is the learner's to apply.

@@ -60,6 +60,41 @@ def for_action_space(space: Any) -> Policy:
     raise ValueError(f"the action space {space} is not supported; it must be Discrete, or a Box of at most one axis.")
 
 
+def num_actions_of(space: Any) -> int:
+    """Return how many actions a discrete space has.
+
+    Raises:
+      ValueError: any other space.
+    """
+    from gymnax.environments import spaces  # here, because importing gymnax starts JAX's backend
+
+    if not isinstance(space, spaces.Discrete):
+        raise ValueError(f"the action space {space} is not supported; action values need Discrete actions.")
+    return int(space.n)
+
+
+def epsilon_greedy(q: Array, epsilon: Array, uniform: Array) -> Array:
+    """A random action with probability ε, and otherwise the best, of several the first.
+
+    Args:
+      q: action values [..., A].
+      epsilon: ε.
+      uniform: numbers in [0, 1), [..., 2]: whether to explore, and which action then.
+
+    >>> epsilon_greedy(jnp.array([[0.0, 1.0], [0.0, 1.0]]), jnp.float32(0.5), jnp.array([[0.9, 0.1], [0.1, 0.1]]))
+    Array([1, 0], dtype=int32)
+    """
+    random = (uniform[..., 1] * q.shape[-1]).astype(jnp.int32)
+    return jnp.where(uniform[..., 0] < epsilon, random, jnp.argmax(q, axis=-1).astype(jnp.int32))
+
+
+def falling_epsilon(config: Any, env_steps: Array) -> Array:
+    """ε after so many environment steps: from `epsilon_start` linearly to `epsilon_end`, and constant then."""
+    duration = jnp.maximum(config.exploration_fraction * config.total_env_steps, 1.0)
+    fraction = jnp.clip(env_steps / duration, 0.0, 1.0)
+    return config.epsilon_start + fraction * (config.epsilon_end - config.epsilon_start)
+
+
 def _categorical(num_actions: int) -> Policy:
     return Policy(
         num_actions=num_actions,

@@ -1,5 +1,6 @@
 """Proximal policy optimization on a gymnax environment, one rollout and its epochs per update."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +10,25 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from mathai.learners import policies
-from mathai.learners.base import Learner, Metrics, PRNGKey, adam, hyperparameters, permutations
-from mathai.learners.environments import EpisodeStatistics, evaluate_policy, make_environments, observation_features
+from mathai.learners.base import (
+    Learner,
+    Metrics,
+    PRNGKey,
+    adam,
+    check_choices,
+    check_positive,
+    hyperparameters,
+    is_known,
+    permutations,
+)
+from mathai.learners.environments import (
+    TORSO_CHANNELS,
+    EpisodeStatistics,
+    evaluate_policy,
+    make_environments,
+    observation_features,
+)
+from mathai.learners.normalization import RewardScale, RunningMoments
 from mathai.models.actor_critic import ActorCritic
 from mathai.rl import ppo as formulas
 from mathai.rl.returns import generalized_advantage_estimation
@@ -36,6 +54,11 @@ class Config:
       max_gradient_norm: largest global norm of a gradient.
       hidden_sizes: widths of a torso.
       activation: "tanh" or "relu".
+      torso: "mlp" on vectors, or "conv" on images, with one convolution before the layers.
+      normalize_observations: standardize observations by the mean and variance of all so far.
+      normalize_rewards: divide rewards by the standard deviation of discounted returns so far.
+      max_kl: leave out the rest of an update's minibatches once one has a larger approximate KL divergence from the
+        policy that acted, in nats; ∞ leaves out none.
       bootstrap_on_truncation: take the value of the state where a time limit cut an episode. False treats a cut as
         an end, the well-known bug, and is there to measure it.
       shared_torso: one torso for policy and value.
@@ -59,6 +82,10 @@ class Config:
     max_gradient_norm: float = 0.5
     hidden_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
+    torso: str = "mlp"
+    normalize_observations: bool = False
+    normalize_rewards: bool = False
+    max_kl: float = math.inf
     bootstrap_on_truncation: bool = True
     shared_torso: bool = False
     num_evaluation_episodes: int = 128
@@ -82,6 +109,8 @@ class State(NamedTuple):
       env_state: the state of each environment.
       episodes: returns and lengths, of running episodes and of those that ended.
       env_steps: environment steps so far.
+      observation_moments: of the features of observations; None where they are not normalized.
+      reward_scale: None where rewards are not normalized.
     """
 
     key: PRNGKey
@@ -91,6 +120,8 @@ class State(NamedTuple):
     env_state: PyTree
     episodes: EpisodeStatistics
     env_steps: Int[Array, ""]
+    observation_moments: RunningMoments | None = None
+    reward_scale: RewardScale | None = None
 
 
 class Rollout(NamedTuple):
@@ -147,9 +178,15 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
     _check(config)
     policy = policies.for_action_space(env.action_space(env_params))
     model = ActorCritic(
-        policy.num_actions, config.hidden_sizes, config.activation, policy.continuous, config.shared_torso
+        policy.num_actions,
+        config.hidden_sizes,
+        config.activation,
+        policy.continuous,
+        config.shared_torso,
+        TORSO_CHANNELS[config.torso],
     )
-    features = observation_features(env.observation_space(env_params))
+    features = observation_features(env.observation_space(env_params), torso=config.torso)
+    may_stop = not is_known(config.max_kl, math.inf)
     environments = make_environments(env, env_params, config.num_envs)
     optimizer = adam(
         config.learning_rate,
@@ -160,21 +197,26 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         flatten=True,
     )
 
-    def head_of(params: PyTree, observation: Array) -> Any:
-        return model.apply(params, features(observation), method="policy")
-
-    def value_of(params: PyTree, observation: Array) -> Any:
-        return model.apply(params, features(observation), method="value")
-
-    def head_and_value_of(params: PyTree, observation: Array) -> Any:
-        return model.apply(params, features(observation))
+    def seen(state: State, observation: Array) -> Array:
+        """Observations as the model takes them."""
+        x = features(observation)
+        return x if state.observation_moments is None else state.observation_moments.standardize(x)
 
     def init(key: PRNGKey) -> State:
         key, params_key, env_key = jax.random.split(key, 3)
         observation, env_state = environments.reset(env_key)
         params = model.init(params_key, features(observation))
-        episodes = EpisodeStatistics.zeros(config.num_envs)
-        return State(key, params, optimizer.init(params), observation, env_state, episodes, jnp.int32(0))
+        return State(
+            key,
+            params,
+            optimizer.init(params),
+            observation,
+            env_state,
+            EpisodeStatistics.zeros(config.num_envs),
+            jnp.int32(0),
+            RunningMoments.zeros(features(observation).shape[1:]) if config.normalize_observations else None,
+            RewardScale.zeros(config.num_envs) if config.normalize_rewards else None,
+        )
 
     def roll_out(state: State, key: PRNGKey) -> tuple[State, Rollout]:
         action_key, env_key = jax.random.split(key)
@@ -188,7 +230,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         def step(carry, noise_t):
             observation_tm1, env_state = carry
             action_noise, env_noise = noise_t
-            head: Any = actor.apply(actor_params, features(observation_tm1), method="policy")
+            head: Any = actor.apply(actor_params, seen(state, observation_tm1), method="policy")
             action = policy.sample(head, action_noise)
             observation, env_state, outcome = environments.step(env_state, policy.to_environment(action), env_noise)
             observation_t = outcome.final_observation
@@ -201,21 +243,29 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
             observation=observation, env_state=env_state, episodes=episodes, env_steps=env_steps
         ), rollout
 
-    def samples_of(params: PyTree, rollout: Rollout, last_observation: Array) -> Sample:
+    def samples_of(state: State, rollout: Rollout) -> Sample:
         """Advantages, targets and old log-probabilities, each in one pass over the whole rollout."""
-        values = value_of(params, jnp.concatenate([rollout.observation_tm1, last_observation[None]]))
+
+        def value_of(observation):
+            value: Any = model.apply(state.params, seen(state, observation), method="value")
+            return value
+
+        values = value_of(jnp.concatenate([rollout.observation_tm1, state.observation[None]]))
         v_tm1, v_t = values[:-1], values[1:]  # v_t is wrong where an episode ended, and matters where it was cut
         ended_t = rollout.terminated_t
         if config.bootstrap_on_truncation:
             v_t = jax.lax.cond(
                 jnp.any(rollout.truncated_t),
-                lambda: jnp.where(rollout.truncated_t, value_of(params, rollout.observation_t), v_t),
+                lambda: jnp.where(rollout.truncated_t, value_of(rollout.observation_t), v_t),
                 lambda: v_t,
             )
         else:
             ended_t |= rollout.truncated_t
+        reward_t = rollout.reward_t
+        if state.reward_scale is not None:
+            reward_t = state.reward_scale.scaled(reward_t)
         advantage = generalized_advantage_estimation(
-            rollout.reward_t,
+            reward_t,
             config.discount * (1.0 - ended_t),
             v_tm1,
             v_t,
@@ -223,7 +273,8 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
             truncation_t=rollout.truncated_t,
         )
         log_prob = policy.log_probability(rollout.head_tm1, rollout.action_tm1)
-        sample = Sample(rollout.observation_tm1, rollout.action_tm1, log_prob, v_tm1, advantage, advantage + v_tm1)
+        observation = seen(state, rollout.observation_tm1)
+        sample = Sample(observation, rollout.action_tm1, log_prob, v_tm1, advantage, advantage + v_tm1)
         return jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:]), sample)
 
     def objective(head: Any, value: Array, sample: Sample) -> tuple[Array, Metrics]:
@@ -245,16 +296,22 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         }
 
     def loss(params: PyTree, sample: Sample) -> tuple[Array, tuple[Any, Array]]:
-        head, value = head_and_value_of(params, sample.observation)
+        outputs: Any = model.apply(params, sample.observation)
+        head, value = outputs
         return objective(head, value, sample)[0], (head, value)
 
     def improve(carry, minibatch: Sample):
         """One gradient update. It is called many times, and on small networks each operation counts."""
-        params, optimizer_state = carry
+        params, optimizer_state, stopped = carry
         gradients, outputs = jax.grad(loss, has_aux=True)(params, minibatch)
-        updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
+        updates, new_optimizer_state = optimizer.update(gradients, optimizer_state, params)
         gradient_norm = optax.tree.norm(ravel_pytree(gradients)[0])  # of the vector that the optimizer joins, too
-        return (optax.apply_updates(params, updates), optimizer_state), (outputs, gradient_norm)
+        learned = optax.apply_updates(params, updates), new_optimizer_state
+        if may_stop:
+            log_ratio = policy.log_probability(outputs[0], minibatch.action) - minibatch.old_log_prob
+            stopped |= jnp.mean(formulas.approximate_kl(log_ratio)) > config.max_kl
+            learned = jax.tree.map(lambda old, new: jnp.where(stopped, old, new), (params, optimizer_state), learned)
+        return (*learned, stopped), (outputs, gradient_norm)
 
     def run_epoch(carry, key: PRNGKey, samples: Sample):
         """One pass over the rollout in random order; what is not recurrent is done for all minibatches at once."""
@@ -269,10 +326,14 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         del batch  # the state makes its own data
         key, rollout_key, shuffle_key = jax.random.split(state.key, 3)
         state, rollout = roll_out(state, rollout_key)
-        samples = samples_of(state.params, rollout, state.observation)
-        (params, optimizer_state), metrics = jax.lax.scan(
+        if state.reward_scale is not None:
+            done = rollout.terminated_t | rollout.truncated_t
+            scale = state.reward_scale.after(rollout.reward_t, done, config.discount)
+            state = state._replace(reward_scale=scale)
+        samples = samples_of(state, rollout)
+        (params, optimizer_state, _), metrics = jax.lax.scan(
             lambda carry, key: run_epoch(carry, key, samples),
-            (state.params, state.optimizer),
+            (state.params, state.optimizer, jnp.asarray(False)),
             jax.random.split(shuffle_key, config.num_epochs),
         )
         metrics = jax.tree.map(jnp.mean, metrics)
@@ -281,11 +342,15 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         metrics["episode_length"] = state.episodes.mean_length
         metrics["episodes"] = state.episodes.episodes
         metrics["env_steps"] = state.env_steps
+        if state.observation_moments is not None:
+            # Only now, so that all of an update sees observations alike.
+            moments = state.observation_moments.after(features(rollout.observation_tm1))
+            state = state._replace(observation_moments=moments)
         return state._replace(key=key, params=params, optimizer=optimizer_state), metrics
 
     def evaluate(key: PRNGKey, state: State) -> Metrics:
         def act(key, observation):
-            head = head_of(state.params, observation)
+            head: Any = model.apply(state.params, seen(state, observation), method="policy")
             if config.greedy_evaluation:
                 return policy.to_environment(policy.mode(head))
             noise = policy.draw_noise(key, observation.shape[:1])
@@ -304,16 +369,16 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
 
 
 def _check(config: Config) -> None:
-    for name in (
+    check_choices(config, {"torso": tuple(TORSO_CHANNELS)})
+    check_positive(
+        config,
         "num_envs",
         "num_steps",
         "num_epochs",
         "num_minibatches",
         "num_evaluation_episodes",
         "max_evaluation_steps",
-    ):
-        if getattr(config, name) < 1:
-            raise ValueError(f"ppo: {name} is {getattr(config, name)}; it must be at least 1.")
+    )
     if any(size < 1 for size in config.hidden_sizes):
         raise ValueError(f"ppo: hidden_sizes is {config.hidden_sizes}; every width must be at least 1.")
     rollout = config.num_envs * config.num_steps

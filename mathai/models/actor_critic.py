@@ -7,7 +7,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from mathai.models.layers import Conv
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
+class ImageTorso(nn.Module):
+    """One 3 × 3 convolution with ReLU, flattened: what small games like MinAtar's need.
+
+    Attributes:
+      num_channels: of the convolution.
+    """
+
+    num_channels: int = 16
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch features"]:
+        """Return one vector for each image."""
+        x = jax.nn.relu(Conv(self.num_channels)(x))
+        return x.reshape(*x.shape[:-3], -1)
 
 
 class Torsos(nn.Module):
@@ -69,6 +87,7 @@ class ActorCritic(nn.Module):
       activation: "tanh" or "relu".
       continuous: a Gaussian head instead of logits.
       shared_torso: one torso serves both heads.
+      num_channels: of a convolution before the torsos, for images [height, width, channels]; 0 takes vectors.
 
     Raises:
       ValueError: an unknown activation.
@@ -89,12 +108,15 @@ class ActorCritic(nn.Module):
     activation: str = "tanh"
     continuous: bool = False
     shared_torso: bool = False
+    num_channels: int = 0
 
     def setup(self):
         if self.activation not in ACTIVATIONS:
             raise ValueError(
                 f"ActorCritic: activation {self.activation!r} is unknown; use one of {', '.join(ACTIVATIONS)}."
             )
+        if self.num_channels:
+            self.image_torso = ImageTorso(self.num_channels)
         num_torsos = 1 if self.shared_torso else 2
         self.torsos = Torsos(num_torsos, self.hidden_sizes, ACTIVATIONS[self.activation])
         self.policy_head = nn.Dense(self.num_actions, kernel_init=nn.initializers.orthogonal(0.01))
@@ -102,18 +124,18 @@ class ActorCritic(nn.Module):
         if self.continuous:
             self.log_std = self.param("log_std", nn.initializers.zeros, (self.num_actions,))
 
-    def __call__(self, observation: Float[Array, "*batch features"]):
+    def __call__(self, observation: Float[Array, "*batch"]):
         """Return `(head, value)` of each observation; value is [*batch]."""
-        hidden = self.torsos(observation)
+        hidden = self.torsos(self._vectors(observation))
         return self._policy(hidden[0]), self._value(hidden[-1])
 
-    def policy(self, observation: Float[Array, "*batch features"]):
+    def policy(self, observation: Float[Array, "*batch"]):
         """Return the policy's head alone: logits [*batch, actions], or mean and log_std, alike."""
-        return self._policy(self.torsos(observation, only=0))
+        return self._policy(self.torsos(self._vectors(observation), only=0))
 
-    def value(self, observation: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
+    def value(self, observation: Float[Array, "*batch"]) -> Float[Array, "..."]:
         """Return the value alone, the return expected from each observation."""
-        return self._value(self.torsos(observation, only=-1))
+        return self._value(self.torsos(self._vectors(observation), only=-1))
 
     def policy_alone(self, params: PyTree) -> tuple["ActorCritic", PyTree]:
         """Return a model whose only torso is the policy's, and its parameters cut from those of this one.
@@ -122,6 +144,9 @@ class ActorCritic(nn.Module):
         """
         torso = jax.tree.map(lambda x: x[:1], params["params"]["torsos"])
         return self.clone(shared_torso=True), {"params": {**params["params"], "torsos": torso}}
+
+    def _vectors(self, observation):
+        return self.image_torso(observation) if self.num_channels else observation
 
     def _policy(self, hidden):
         output = self.policy_head(hidden)

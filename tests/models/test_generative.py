@@ -60,6 +60,7 @@ def spread(variables):
     [
         (Denoiser(num_blocks=2, num_features=8, num_time_features=4), (6,)),
         (UNet(channels=(4, 6), num_time_features=4), (4, 8, 2)),
+        (UNet(channels=(4, 6), patch_size=2, num_time_features=4), (4, 8, 2)),
     ],
 )
 def test_denoisers_begin_at_zero_and_know_the_time_of_each_example(model, shape):
@@ -77,22 +78,39 @@ def test_denoisers_begin_at_zero_and_know_the_time_of_each_example(model, shape)
     assert np.max(np.abs(apply(variables, x, t + 1) - together)) > 1e-4
 
 
-def test_a_shift_by_a_unets_cells_shifts_all_that_it_sees():
-    model = UNet(channels=(3, 4), num_time_features=4)
-    x = jnp.zeros((1, 48, 48, 1)).at[0, 24, 24, 0].set(1.0)  # borders are out of sight
+@pytest.mark.parametrize(("patch_size", "shift"), [(1, 2), (2, 4)])
+def test_a_shift_by_a_unets_cells_shifts_all_that_it_sees(patch_size, shift):
+    model = UNet(channels=(3, 4), patch_size=patch_size, num_time_features=4)
+    size, center = 48 * patch_size, 24 * patch_size  # borders are out of sight
+    x = jnp.zeros((1, size, size, 1)).at[0, center, center, 0].set(1.0)
     variables = spread(jax.jit(model.init)(KEY, x, 5))
     apply = jax.jit(model.apply)
-    moved = apply(variables, jnp.roll(x, 2, axis=1), 5) - apply(variables, jnp.zeros_like(x), 5)
+    moved = apply(variables, jnp.roll(x, shift, axis=1), 5) - apply(variables, jnp.zeros_like(x), 5)
     here = apply(variables, x, 5) - apply(variables, jnp.zeros_like(x), 5)
-    np.testing.assert_allclose(moved[0, 24:30], here[0, 22:28], rtol=1e-3, atol=1e-3)
-    assert np.max(np.abs(here[0, 24, 34])) > 1e-6  # ten pixels away
-    assert np.max(np.abs(here[0, 24, 24])) > 0.01
+    around = slice(center - shift, center + 2 * shift)
+    np.testing.assert_allclose(jnp.roll(moved[0], -shift, axis=0)[around], here[0, around], rtol=1e-3, atol=1e-3)
+    assert np.max(np.abs(here[0, center, center + 10])) > 1e-6  # ten pixels away
+    assert np.max(np.abs(here[0, center, center])) > 0.01
+
+
+def test_patches_keep_every_pixel_in_its_cell():
+    """With the rest of the network an identity on cells, pixels come back where they were."""
+    from mathai.models import denoiser
+
+    x = jnp.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
+    cells = denoiser._patches(x, 2)
+    assert cells.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(cells[1, 1, 2], x[1, 2:4, 4:6].reshape(-1))
+    np.testing.assert_array_equal(denoiser._pixels(cells, 2), x)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: UNet(channels=(4, 4, 4)).init(KEY, jnp.zeros((1, 6, 8, 1)), 1), "6 × 8 cannot be halved 2 times"),
+        (
+            lambda: UNet(channels=(4, 4, 4)).init(KEY, jnp.zeros((1, 6, 8, 1)), 1),
+            "6 × 8 cannot be divided by 4: patches of 1, halved 2 times",
+        ),
         (
             lambda: Denoiser().init(KEY, jnp.zeros((2, 2, 3)), jnp.zeros(2, int)),
             r"t of shape \(2,\) must be a scalar or",
