@@ -5,7 +5,9 @@ r"""A diffusion model on MNIST: a U-shaped network on cells of 2 × 2 pixels.
 
 Two x86-64 cores: 20 minutes and 30 s of compilation, beside other work. Fréchet distance 3.3 to 2000 test images in a
 classifier's last hidden layer, where that of as many training images is 4.2; entropy of its classes 0.986 log 10. To
-the eye two of three samples are digits: 5000 updates are a short training. One seed.
+the eye two of three samples are digits: 5000 updates are a short training. One NVIDIA H200, with
+`--config.learner.num_updates=20000 --config.learner.batch_size=128`: 39 s, distance 2.5, entropy 0.995 log 10. One seed
+each.
 """
 
 from experiments.configuration import make_config

@@ -4,7 +4,8 @@ r"""A variational autoencoder on MNIST with dynamic binarization and 20 latent d
             --config.data.directory=DIR
 
 Two x86-64 cores: 10 minutes. −ELBO 94.4 nats per test image; importance-weighted estimate of −log p with 50 draws 90.5.
-One seed.
+One NVIDIA H200: 7 s, −ELBO 94.3; with `--config.learner.num_draws=5000` 89.3 over all 10,000 test images. One seed
+each.
 """
 
 from experiments.configuration import make_config

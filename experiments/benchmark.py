@@ -27,9 +27,9 @@ def define_flags() -> None:
     """Define the flags of this program."""
     flags.DEFINE_list("suite", ["ppo"], f"Which suites to run: {', '.join(SUITES)}.")
     flags.DEFINE_bool("peers", False, "Run the peers that can be found as well.")
-    flags.DEFINE_string("purejaxrl", None, "A checkout of PureJaxRL, the peer of suite ppo.")
+    flags.DEFINE_string("purejaxrl", None, "A checkout of PureJaxRL, the peer of suites ppo and dqn.")
     flags.DEFINE_integer("repeats", 5, "Timed runs of each contestant.", lower_bound=1)
-    flags.DEFINE_integer("env_steps", 500_000, "Environment steps of one run of suite ppo.", lower_bound=512)
+    flags.DEFINE_integer("env_steps", 500_000, "Environment steps of one run of suites ppo and dqn.", lower_bound=512)
     flags.DEFINE_integer("elements", 4 * 2**20, "Numbers that a formula of suite nn works on.", lower_bound=4096)
     flags.DEFINE_string("out", None, "Folder for benchmark.jsonl; nothing is written without it.")
 
@@ -86,11 +86,18 @@ def _ppo() -> Iterable[Case]:
     return ppo.cases(with_peers=FLAGS.peers, purejaxrl_checkout=FLAGS.purejaxrl, env_steps=FLAGS.env_steps)
 
 
+def _dqn() -> Iterable[Case]:
+    from experiments.suites import dqn
+
+    return dqn.cases(with_peers=FLAGS.peers, purejaxrl_checkout=FLAGS.purejaxrl, env_steps=FLAGS.env_steps)
+
+
 SUITES: dict[str, Callable[[], Iterable[Case]]] = {
     "nn": _nn,
     "attention": _attention,
     "generative": _generative,
     "ppo": _ppo,
+    "dqn": _dqn,
 }
 
 if __name__ == "__main__":

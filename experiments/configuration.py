@@ -82,7 +82,9 @@ def _merge(section: str, defaults: Mapping[str, Any], changes: Mapping[str, Any]
 
 def learner_module(algorithm: str) -> Any:
     """Return the module of `mathai.learners` that holds an algorithm."""
-    helpers = {"base", "batches", "environments", "mdp_environment", "policies", "samples"}
+    helpers = {
+        *("base", "batches", "environments", "mdp_environment", "normalization", "policies", "replay", "samples")
+    }
     learners = sorted({module.name for module in pkgutil.iter_modules(mathai.learners.__path__)} - helpers)
     if algorithm not in learners:
         raise UserError(

@@ -41,6 +41,7 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
     check_types("problem", fields, DEFAULTS)
     try:
         problem, layout, start = make_problem(fields)
+        _check_that_it_ends(fields["discount"], problem)
         arguments = (problem, start) if config.algorithm == "tabular_q" else (problem,)
         learner = module.make(hyperparameters, *arguments)
     except ValueError as error:
@@ -65,6 +66,8 @@ def make_problem(fields: dict[str, Any]) -> tuple[mdp.MDP, tuple[str, ...] | Non
         raise UserError(
             f"config.problem.discount is {fields['discount']} and slip {fields['slip']}; both lie in [0, 1]."
         )
+    if not np.isfinite(fields["step_reward"]):
+        raise UserError(f"config.problem.step_reward is {fields['step_reward']}; it must be a finite number.")
     if name == "chain":
         return small_mdps.chain(fields["num_states"], discount=fields["discount"], slip=fields["slip"]), None, None
     if name == "garnet":
@@ -74,6 +77,13 @@ def make_problem(fields: dict[str, Any]) -> tuple[mdp.MDP, tuple[str, ...] | Non
     step_reward = fields["step_reward"] if name == "grid_world" else 0.0
     problem = small_mdps.grid_world(layout, discount=fields["discount"], slip=fields["slip"], step_reward=step_reward)
     return problem, layout, small_mdps.start_distribution(layout)
+
+
+def _check_that_it_ends(discount: float, problem: mdp.MDP) -> None:
+    """With γ = 1, a policy that goes on for ever has no value, and the exact solution none either."""
+    best = mdp.policy_iteration(problem)
+    if discount == 1 and not (jnp.all(jnp.isfinite(best.value)) and best.residual < 1e-3):
+        raise ValueError("with config.problem.discount = 1 every policy must end; choose a discount below 1.")
 
 
 def _draw(problem: mdp.MDP, layout: tuple[str, ...] | None, workdir: pathlib.Path, state: Any) -> list[pathlib.Path]:

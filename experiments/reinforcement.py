@@ -1,6 +1,8 @@
 """Tasks on gymnax environments."""
 
 import dataclasses
+import functools
+import pathlib
 from typing import Any
 
 import ml_collections
@@ -8,6 +10,8 @@ import ml_collections
 from experiments.configuration import check_types, did_you_mean
 from experiments.errors import UserError
 from experiments.tasks import Task
+
+CURVES = {"ppo": ("approximate_kl", "entropy"), "dqn": ("q_value",), "pqn": ("q_value",), "reinforce": ("entropy",)}
 
 
 def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: Any) -> Task:
@@ -23,7 +27,17 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
         problem=config.environment,
         work=getattr(hyperparameters, "num_envs", 0) * getattr(hyperparameters, "num_steps", 0),
         unit="environment steps",
+        curves=("episode_return", *CURVES.get(config.algorithm, ())),
+        pictures=functools.partial(
+            _draw, config.environment, module.make_actor(hyperparameters, *environment), environment
+        ),
     )
+
+
+def _draw(name: str, act: Any, environment: tuple[Any, Any], workdir: pathlib.Path, state: Any) -> list[pathlib.Path]:
+    from experiments.rollout_pictures import draw_rollout
+
+    return draw_rollout(workdir, name, *environment, functools.partial(act, state))
 
 
 def _environment(name: str, params: dict[str, Any]) -> tuple[Any, Any]:

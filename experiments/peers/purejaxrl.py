@@ -1,4 +1,4 @@
-"""PureJaxRL's `ppo.py`, run unchanged from a checkout on today's gymnax.
+"""PureJaxRL's `ppo.py` and `dqn.py`, run unchanged from a checkout on today's gymnax.
 
 Its wrappers import brax and navix, which the program does not use, and expect gymnax's old `step` of five values.
 Both are supplied here. distrax is used where it is installed; otherwise a categorical distribution that does the same
@@ -17,30 +17,23 @@ import jax
 import jax.numpy as jnp
 
 from experiments.errors import UserError
-from mathai.learners import ppo
+from mathai.learners import dqn, ppo
 
 
-def ppo_on_cartpole(checkout: pathlib.Path, config: ppo.Config) -> tuple[Callable[[jax.Array], Any], Callable]:
-    """Return its training program, key → mean return of each update, and the score of a result.
+def ppo_program(
+    checkout: pathlib.Path, environment: str, config: ppo.Config
+) -> tuple[Callable[[jax.Array], Any], Callable[[Any], float]]:
+    """Return the training program of `ppo.py`, key → mean return of each update, and the score of a result.
 
     Args:
       checkout: the folder of the repository.
+      environment: a gymnax environment.
       config: hyperparameters, given to it under its own names.
 
     Raises:
       UserError: the folder does not hold PureJaxRL.
     """
-    folder = checkout / "purejaxrl"
-    if not (folder / "ppo.py").exists():
-        raise UserError(f"--purejaxrl={checkout} holds no purejaxrl/ppo.py; give the folder of a checkout.")
-    _supply_missing_modules()
-    sys.path.insert(0, str(folder))
-    try:
-        program = importlib.import_module("ppo")
-    finally:
-        sys.path.remove(str(folder))
-    program.gymnax = types.SimpleNamespace(make=_make_old)
-    train = program.make_train(
+    train = _load(checkout, "ppo").make_train(
         {
             "LR": config.learning_rate,
             "NUM_ENVS": config.num_envs,
@@ -55,12 +48,74 @@ def ppo_on_cartpole(checkout: pathlib.Path, config: ppo.Config) -> tuple[Callabl
             "VF_COEF": config.value_coefficient,
             "MAX_GRAD_NORM": config.max_gradient_norm,
             "ACTIVATION": config.activation,
-            "ENV_NAME": "CartPole-v1",
+            "ENV_NAME": environment,
             "ANNEAL_LR": config.anneal_learning_rate,
             "DEBUG": False,
         }
     )
-    return train, lambda result: float(result["metrics"]["returned_episode_returns"][-50:].mean())
+    # The mean over a rollout of the last return of every environment, without the rest of the result.
+    returns = lambda key: train(key)["metrics"]["returned_episode_returns"].mean((-2, -1))  # noqa: E731
+    return returns, last_quarter
+
+
+def dqn_program(
+    checkout: pathlib.Path, environment: str, config: dqn.Config
+) -> tuple[Callable[[jax.Array], Any], Callable[[Any], float]]:
+    """Return the training program of `dqn.py`, key → mean return at each step, and the score of a result.
+
+    Args:
+      checkout: the folder of the repository.
+      environment: a gymnax environment.
+      config: hyperparameters, given to it under its own names; one gradient step follows each step of the environments.
+
+    Raises:
+      UserError: the folder does not hold PureJaxRL, or flashbax, which it needs, is not installed.
+    """
+    program = _load(checkout, "dqn")
+    train = program.make_train(
+        {
+            "NUM_ENVS": config.num_envs,
+            "BUFFER_SIZE": config.buffer_size,
+            "BUFFER_BATCH_SIZE": config.batch_size,
+            "TOTAL_TIMESTEPS": config.total_env_steps,
+            "EPSILON_START": config.epsilon_start,
+            "EPSILON_FINISH": config.epsilon_end,
+            "EPSILON_ANNEAL_TIME": config.exploration_fraction * config.total_env_steps,
+            "TARGET_UPDATE_INTERVAL": config.target_update_interval * config.num_envs,
+            "LR": config.learning_rate,
+            "LEARNING_STARTS": config.learning_starts,
+            "TRAINING_INTERVAL": config.num_envs,
+            "LR_LINEAR_DECAY": config.anneal_learning_rate,
+            "GAMMA": config.discount,
+            "TAU": config.target_step_size,
+            "ENV_NAME": environment,
+        }
+    )
+    return lambda key: train(key)["metrics"]["returns"], last_quarter
+
+
+def last_quarter(returns: Any) -> float:
+    """The mean of the last quarter of a learning curve."""
+    return float(returns[..., -(-3 * returns.shape[-1] // 4) :].mean())
+
+
+def _load(checkout: pathlib.Path, name: str) -> Any:
+    folder = checkout / "purejaxrl"
+    if not (folder / f"{name}.py").exists():
+        raise UserError(f"--purejaxrl={checkout} holds no purejaxrl/{name}.py; give the folder of a checkout.")
+    _supply_missing_modules()
+    sys.path.insert(0, str(folder))
+    try:
+        sys.modules["gymnax.wrappers.purerl"] = importlib.import_module(
+            "wrappers"
+        )  # of the interface it was written for
+        program = importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"PureJaxRL's {name}.py needs a package that is not installed: {error}.") from error
+    finally:
+        sys.path.remove(str(folder))
+    program.gymnax = types.SimpleNamespace(make=_make_old)
+    return program
 
 
 class _OldEnvironment:
@@ -72,7 +127,10 @@ class _OldEnvironment:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._env, name)
 
-    def step(self, key, state, action, params):
+    def action_space(self, params=None):
+        return self._env.action_space(params)
+
+    def step(self, key, state, action, params=None):
         observation, state, reward, terminated, truncated, info = self._env.step(key, state, action, params)
         return observation, state, reward, terminated | truncated, {"discount": info["discount"]}
 
@@ -83,11 +141,13 @@ def _make_old(name: str) -> tuple[Any, Any]:
 
 
 def _supply_missing_modules() -> None:
-    for name in ("brax", "brax.envs", "brax.envs.wrappers", "brax.envs.wrappers.training", "navix"):
+    for name in ("brax", "brax.envs", "brax.envs.wrappers", "brax.envs.wrappers.training", "navix", "wandb"):
         sys.modules.setdefault(name, types.ModuleType(name))
     sys.modules["brax"].envs = sys.modules["brax.envs"]  # type: ignore[attr-defined]
     training = sys.modules["brax.envs.wrappers.training"]
     training.EpisodeWrapper = training.AutoResetWrapper = object  # type: ignore[attr-defined]
+    if not hasattr(jax, "tree_map"):
+        jax.tree_map = jax.tree.map
     try:
         importlib.import_module("distrax")
     except ImportError:

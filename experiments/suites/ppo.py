@@ -1,8 +1,9 @@
-"""PPO on CartPole-v1 beside PureJaxRL."""
+"""PPO beside PureJaxRL: CartPole-v1 with one seed and with eight, and MinAtar's Breakout."""
 
 import pathlib
 
 import gymnax
+import jax
 
 from experiments.errors import UserError
 from experiments.peers import purejaxrl
@@ -10,22 +11,45 @@ from experiments.suites.base import Case, Contestant
 from mathai.learners import ppo
 from mathai.learners.base import train
 
+NUM_SEEDS = 8
+BREAKOUT = {
+    "num_envs": 64,
+    "num_minibatches": 8,
+    "learning_rate": 5e-3,
+    "activation": "relu",
+}
+
 
 def cases(*, with_peers: bool, purejaxrl_checkout: str | None, env_steps: int) -> list[Case]:
-    """4 environments, 128 steps, 4 epochs and 4 minibatches; the score is the return of the last 50 updates."""
-    config = ppo.Config(total_env_steps=env_steps)
-    learner = ppo.make(config, *gymnax.make("CartPole-v1"))
-    ours = Contestant(
-        "mathai",
-        lambda key: train(learner, key, None, config.num_updates)[1]["episode_return"],
-        lambda returns: float(returns[-50:].mean()),
-    )
-    contestants = [ours]
-    if with_peers:
-        if purejaxrl_checkout is None:
-            raise UserError("suite ppo has one peer, PureJaxRL; name a checkout of it with --purejaxrl=DIR.")
-        program, score = purejaxrl.ppo_on_cartpole(pathlib.Path(purejaxrl_checkout), config)
-        contestants.append(Contestant("PureJaxRL", program, score))
-    least = 400.0 if env_steps >= 500_000 else 0.0
-    work = config.num_updates * config.num_envs * config.num_steps
-    return [Case("CartPole-v1", contestants, work, "env_steps", least)]
+    """The hyperparameters of PureJaxRL's examples; the score is the mean return over the last quarter of training."""
+    if with_peers and purejaxrl_checkout is None:
+        raise UserError("suite ppo has one peer, PureJaxRL; name a checkout of it with --purejaxrl=DIR.")
+    checkout = pathlib.Path(purejaxrl_checkout) if with_peers and purejaxrl_checkout else None
+    is_whole = env_steps >= 500_000
+    cartpole = ppo.Config(total_env_steps=env_steps)
+    breakout = ppo.Config(total_env_steps=max(env_steps, 64 * 128), **BREAKOUT)
+    return [
+        _case("CartPole-v1", cartpole, checkout, 1, 400.0 if is_whole else 0.0),
+        _case("CartPole-v1", cartpole, checkout, NUM_SEEDS, 400.0 if is_whole else 0.0),
+        _case("Breakout-MinAtar", breakout, checkout, 1, 5.0 if is_whole else 0.0),
+    ]
+
+
+def _case(environment: str, config: ppo.Config, checkout: pathlib.Path | None, num_seeds: int, least: float) -> Case:
+    learner = ppo.make(config, *gymnax.make(environment))
+
+    def returns(key):
+        return train(learner, key, None, config.num_updates)[1]["episode_return"]
+
+    programs = [("mathai", returns, purejaxrl.last_quarter)]
+    if checkout is not None:
+        programs.append(("PureJaxRL", *purejaxrl.ppo_program(checkout, environment, config)))
+    if num_seeds > 1:
+        programs = [(name, _over_seeds(program, num_seeds), score) for name, program, score in programs]
+    work = num_seeds * config.num_updates * config.num_envs * config.num_steps
+    name = f"{environment}, {num_seeds} seeds" if num_seeds > 1 else environment
+    return Case(name, [Contestant(*program) for program in programs], work, "env_steps", least)
+
+
+def _over_seeds(program, num_seeds):
+    return lambda key: jax.vmap(program)(jax.random.split(key, num_seeds))

@@ -141,10 +141,21 @@ def check_choices(config: Any, choices: Mapping[str, Iterable[str]]) -> None:
 
 
 def check_positive(config: Any, *names: str) -> None:
-    """Raise a `ValueError` for an integer hyperparameter below 1."""
+    """Raise a `ValueError` for an integer hyperparameter below 1, or a tuple of integers with one below 1."""
     for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1.")
+        value = getattr(config, name)
+        if min(value, default=1) < 1 if isinstance(value, tuple) else value < 1:
+            raise ValueError(
+                f"{name} is {value}; {'every number' if isinstance(value, tuple) else 'it'} must be at least 1."
+            )
+
+
+def check_between(config: Any, low: float, high: float, *names: str) -> None:
+    """Raise a `ValueError` for a hyperparameter that is known while tracing and lies outside [low, high]."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, jax.core.Tracer) and not low <= value <= high:
+            raise ValueError(f"{name} is {value}; it must lie between {low} and {high}.")
 
 
 def is_known(value: object, constant: float) -> bool:

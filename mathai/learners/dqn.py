@@ -1,6 +1,8 @@
 """Deep Q-learning on a gymnax environment, with a replay memory on the device."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +16,7 @@ from mathai.learners.base import (
     Metrics,
     PRNGKey,
     adam,
+    check_between,
     check_choices,
     check_positive,
     hyperparameters,
@@ -26,7 +29,7 @@ from mathai.learners.environments import (
     make_environments,
     observation_features,
 )
-from mathai.learners.policies import epsilon_greedy, falling_epsilon, num_actions_of
+from mathai.learners.policies import ActionValues, epsilon_greedy, falling_epsilon, num_actions_of
 from mathai.models.q_network import QNetwork
 from mathai.nn import losses
 from mathai.rl import q_learning
@@ -166,16 +169,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
       Rainbow, for its variants.
     """
     _check(config)
-    num_actions = num_actions_of(env.action_space(env_params))
-    model = QNetwork(
-        num_actions,
-        config.hidden_sizes,
-        config.activation,
-        config.normalization,
-        config.dueling,
-        TORSO_CHANNELS[config.torso],
-    )
-    features = observation_features(env.observation_space(env_params), torso=config.torso)
+    action_values = _network(config, env, env_params)
     environments = make_environments(env, env_params, config.num_envs)
     num_rows, num_phases = config.buffer_size // config.num_envs, config.num_steps // config.train_every
     optimizer = adam(
@@ -186,13 +180,10 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         flatten=True,
     )
 
-    def action_values(params: PyTree, observation: Array) -> Any:
-        return model.apply(params, features(observation))
-
     def init(key: PRNGKey) -> State:
         key, params_key, env_key = jax.random.split(key, 3)
         observation, env_state = environments.reset(env_key)
-        params = model.init(params_key, features(observation))
+        params = action_values.init(params_key, observation)
         zeros = jnp.zeros(config.num_envs)
         example = replay.Transition(
             jnp.stack([observation, observation], axis=1), zeros.astype(jnp.int32), zeros, zeros > 0, zeros > 0
@@ -246,7 +237,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         count = count + 1
         target = jax.lax.cond(
             count % config.target_update_interval == 0,
-            lambda: moving_average(target, params, 1 - config.target_step_size),
+            lambda: moving_average(params, target, config.target_step_size),  # in this order, 1 copies to the bit
             lambda: target,
         )
         metrics = {"loss": value, "q_value": q_value, "gradient_norm": optax.tree.norm(gradient)}
@@ -300,7 +291,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
     def evaluate(key: PRNGKey, state: State) -> Metrics:
         return evaluate_policy(
             key,
-            lambda key, observation: jnp.argmax(action_values(state.params, observation), axis=-1),
+            functools.partial(make_actor(config, env, env_params), state),
             env,
             env_params,
             num_episodes=config.num_evaluation_episodes,
@@ -310,8 +301,32 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
     return Learner(init, update, evaluate)
 
 
+def make_actor(config: Config, env: Any, env_params: Any) -> Callable[[State, PRNGKey, Array], Array]:
+    """Return how `evaluate` plays: (state, key, observations [n, ...]) → the best actions."""
+    action_values = _network(config, env, env_params)
+
+    def act(state, key, observation):
+        del key
+        return jnp.argmax(action_values(state.params, observation), axis=-1)
+
+    return act
+
+
+def _network(config: Config, env: Any, env_params: Any) -> ActionValues:
+    model = QNetwork(
+        num_actions_of(env.action_space(env_params)),
+        config.hidden_sizes,
+        config.activation,
+        config.normalization,
+        config.dueling,
+        num_channels=TORSO_CHANNELS[config.torso],
+    )
+    return ActionValues(model, observation_features(env.observation_space(env_params), torso=config.torso))
+
+
 def _check(config: Config) -> None:
     check_choices(config, {"torso": tuple(TORSO_CHANNELS)})
+    check_between(config, 0, 1, "epsilon_start", "epsilon_end", "exploration_fraction")
     check_positive(
         config,
         "num_envs",
@@ -323,6 +338,7 @@ def _check(config: Config) -> None:
         "target_update_interval",
         "num_evaluation_episodes",
         "max_evaluation_steps",
+        "hidden_sizes",
     )
     if config.num_steps % config.train_every:
         raise ValueError(f"dqn: train_every = {config.train_every} does not divide num_steps = {config.num_steps}.")

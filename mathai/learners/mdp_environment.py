@@ -71,10 +71,12 @@ def draw_successor(
 
 def _inverse(uniform: Array, probabilities: Array) -> Array:
     """The first index up to which the probabilities exceed a number; one past the end for what they lack to 1."""
-    cumulative = jnp.cumsum(probabilities)
-    total = cumulative[-1]
+    possible = probabilities > 0
+    cumulative = jnp.cumsum(probabilities)  # summed as a tree, so that rounding can make it fall
+    total = jnp.max(cumulative, where=possible, initial=0.0)
     is_whole = total > 1 - 1e-5  # rounding is no end of an episode
-    return jnp.sum(cumulative <= uniform * jnp.where(is_whole, total, 1.0), dtype=jnp.int32)
+    reached = (cumulative > uniform * jnp.where(is_whole, total, 1.0)) & possible
+    return jnp.where(jnp.any(reached), jnp.argmax(reached), probabilities.size).astype(jnp.int32)
 
 
 @functools.cache

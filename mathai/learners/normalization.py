@@ -31,9 +31,10 @@ class RunningMoments(NamedTuple):
         >>> RunningMoments.zeros().after(jnp.array([1.0, 3.0])).after(jnp.array([[5.0], [7.0]]))[1:]
         (Array(4., dtype=float32), Array(5., dtype=float32))
         """
-        axes = tuple(range(x.ndim - self.mean.ndim))
-        num = x.size // max(self.mean.size, 1)
-        mean, variance = jnp.mean(x, axis=axes), jnp.var(x, axis=axes)
+        x = x.astype(jnp.float32).reshape(-1, *self.mean.shape)
+        num = len(x)
+        deviation = x - x[:1]  # from an example, so that a constant has a variance of exactly 0
+        mean, variance = x[0] + jnp.mean(deviation, axis=0), jnp.var(deviation, axis=0)
         count = self.num_examples + num
         share = num / count
         distance = mean - self.mean
@@ -83,5 +84,8 @@ class RewardScale(NamedTuple):
         return RewardScale(running, self.moments.after(returns))
 
     def scaled(self, reward: Float[Array, "..."], *, limit: float = 10.0) -> Float[Array, "..."]:
-        """Return rewards over the standard deviation of returns, cut at ± limit; their sign stays."""
+        """Return rewards over the standard deviation of returns, cut at ± limit; their sign stays.
+
+        Where all returns are alike, so that they say nothing of a scale, every reward is cut.
+        """
         return jnp.clip(reward * jax.lax.rsqrt(self.moments.variance + 1e-8), -limit, limit)

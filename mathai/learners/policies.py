@@ -7,11 +7,14 @@ Sampling is split in two. The noise depends on no parameters, so a learner draws
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from mathai.learners.base import PRNGKey
+from mathai.learners.environments import TORSO_CHANNELS, observation_features
+from mathai.models.actor_critic import ActorCritic
 from mathai.rl import policy_gradient
 
 Head = Any  # logits [..., actions], or (mean, log_std), each [..., actions]
@@ -58,6 +61,37 @@ def for_action_space(space: Any) -> Policy:
     if isinstance(space, spaces.Box) and len(space.shape) <= 1:
         return _gaussian(space)
     raise ValueError(f"the action space {space} is not supported; it must be Discrete, or a Box of at most one axis.")
+
+
+def actor_critic(
+    config: Any, env: Any, env_params: Any, *, shared_torso: bool = False
+) -> tuple[Policy, ActorCritic, Callable[[Array], Array]]:
+    """Return the policy, the model that a config describes, and what the model sees of observations."""
+    policy = for_action_space(env.action_space(env_params))
+    model = ActorCritic(
+        policy.num_actions,
+        config.hidden_sizes,
+        config.activation,
+        policy.continuous,
+        shared_torso,
+        TORSO_CHANNELS[config.torso],
+    )
+    return policy, model, observation_features(env.observation_space(env_params), torso=config.torso)
+
+
+class ActionValues(NamedTuple):
+    """A `QNetwork` on what an environment shows: (params, observations) → Q [..., A]."""
+
+    model: nn.Module
+    features: Callable[[Array], Array]
+
+    def init(self, key: PRNGKey, observation: Array) -> PyTree:
+        """Return first parameters."""
+        return self.model.init(key, self.features(observation))
+
+    def __call__(self, params: PyTree, observation: Array) -> Any:
+        """Return the values of all actions."""
+        return self.model.apply(params, self.features(observation))
 
 
 def num_actions_of(space: Any) -> int:

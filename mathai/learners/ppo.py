@@ -1,6 +1,8 @@
 """Proximal policy optimization on a gymnax environment, one rollout and its epochs per update."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,15 +23,10 @@ from mathai.learners.base import (
     is_known,
     permutations,
 )
-from mathai.learners.environments import (
-    TORSO_CHANNELS,
-    EpisodeStatistics,
-    evaluate_policy,
-    make_environments,
-    observation_features,
-)
+from mathai.learners.environments import TORSO_CHANNELS, EpisodeStatistics, evaluate_policy, make_environments
 from mathai.learners.normalization import RewardScale, RunningMoments
 from mathai.models.actor_critic import ActorCritic
+from mathai.nn.scores import explained_variance
 from mathai.rl import ppo as formulas
 from mathai.rl.returns import generalized_advantage_estimation
 
@@ -176,16 +173,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
       Schulman et al. (2017), Proximal Policy Optimization Algorithms, algorithm 1.
     """
     _check(config)
-    policy = policies.for_action_space(env.action_space(env_params))
-    model = ActorCritic(
-        policy.num_actions,
-        config.hidden_sizes,
-        config.activation,
-        policy.continuous,
-        config.shared_torso,
-        TORSO_CHANNELS[config.torso],
-    )
-    features = observation_features(env.observation_space(env_params), torso=config.torso)
+    policy, model, features, seen = _parts(config, env, env_params)
     may_stop = not is_known(config.max_kl, math.inf)
     environments = make_environments(env, env_params, config.num_envs)
     optimizer = adam(
@@ -196,11 +184,6 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         epsilon=1e-5,
         flatten=True,
     )
-
-    def seen(state: State, observation: Array) -> Array:
-        """Observations as the model takes them."""
-        x = features(observation)
-        return x if state.observation_moments is None else state.observation_moments.standardize(x)
 
     def init(key: PRNGKey) -> State:
         key, params_key, env_key = jax.random.split(key, 3)
@@ -337,7 +320,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
             jax.random.split(shuffle_key, config.num_epochs),
         )
         metrics = jax.tree.map(jnp.mean, metrics)
-        metrics["explained_variance"] = _explained_variance(samples.old_value, samples.target)
+        metrics["explained_variance"] = explained_variance(samples.old_value, samples.target)
         metrics["episode_return"] = state.episodes.mean_return
         metrics["episode_length"] = state.episodes.mean_length
         metrics["episodes"] = state.episodes.episodes
@@ -349,16 +332,9 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         return state._replace(key=key, params=params, optimizer=optimizer_state), metrics
 
     def evaluate(key: PRNGKey, state: State) -> Metrics:
-        def act(key, observation):
-            head: Any = model.apply(state.params, seen(state, observation), method="policy")
-            if config.greedy_evaluation:
-                return policy.to_environment(policy.mode(head))
-            noise = policy.draw_noise(key, observation.shape[:1])
-            return policy.to_environment(policy.sample(head, noise))
-
         return evaluate_policy(
             key,
-            act,
+            functools.partial(make_actor(config, env, env_params), state),
             env,
             env_params,
             num_episodes=config.num_evaluation_episodes,
@@ -366,6 +342,33 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         )
 
     return Learner(init, update, evaluate)
+
+
+def make_actor(config: Config, env: Any, env_params: Any) -> Callable[[State, PRNGKey, Array], Array]:
+    """Return how `evaluate` plays: (state, key, observations [n, ...]) → actions."""
+    policy, model, _, seen = _parts(config, env, env_params)
+
+    def act(state, key, observation):
+        head: Any = model.apply(state.params, seen(state, observation), method="policy")
+        if config.greedy_evaluation:
+            return policy.to_environment(policy.mode(head))
+        noise = policy.draw_noise(key, observation.shape[:1])
+        return policy.to_environment(policy.sample(head, noise))
+
+    return act
+
+
+def _parts(
+    config: Config, env: Any, env_params: Any
+) -> tuple[policies.Policy, ActorCritic, Callable[[Array], Array], Callable[[State, Array], Array]]:
+    """The policy, the model, what it would see of observations, and what it sees where they are normalized."""
+    policy, model, features = policies.actor_critic(config, env, env_params, shared_torso=config.shared_torso)
+
+    def seen(state, observation):
+        x = features(observation)
+        return x if state.observation_moments is None else state.observation_moments.standardize(x)
+
+    return policy, model, features, seen
 
 
 def _check(config: Config) -> None:
@@ -378,9 +381,8 @@ def _check(config: Config) -> None:
         "num_minibatches",
         "num_evaluation_episodes",
         "max_evaluation_steps",
+        "hidden_sizes",
     )
-    if any(size < 1 for size in config.hidden_sizes):
-        raise ValueError(f"ppo: hidden_sizes is {config.hidden_sizes}; every width must be at least 1.")
     rollout = config.num_envs * config.num_steps
     if rollout % config.num_minibatches:
         raise ValueError(
@@ -393,9 +395,3 @@ def _normalize(advantage: Float[Array, "minibatches samples"]) -> Float[Array, "
     """Mean 0 and standard deviation 1 within each minibatch."""
     centred = advantage - jnp.mean(advantage, axis=1, keepdims=True)
     return centred / (jnp.std(advantage, axis=1, keepdims=True) + 1e-8)
-
-
-def _explained_variance(prediction: Array, target: Array) -> Float[Array, ""]:
-    """1 − Var(target − prediction) / Var(target), 0 where the target does not vary."""
-    variance = jnp.var(target)
-    return jnp.where(variance > 0, 1.0 - jnp.var(target - prediction) / jnp.where(variance > 0, variance, 1.0), 0.0)

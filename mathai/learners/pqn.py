@@ -1,5 +1,7 @@
 """Q-learning without replay memory or target network: λ-returns of parallel environments, and normalized layers."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +14,7 @@ from mathai.learners.base import (
     Metrics,
     PRNGKey,
     adam,
+    check_between,
     check_choices,
     check_positive,
     hyperparameters,
@@ -24,7 +27,7 @@ from mathai.learners.environments import (
     make_environments,
     observation_features,
 )
-from mathai.learners.policies import epsilon_greedy, falling_epsilon, num_actions_of
+from mathai.learners.policies import ActionValues, epsilon_greedy, falling_epsilon, num_actions_of
 from mathai.models.q_network import QNetwork
 from mathai.rl.returns import lambda_returns
 
@@ -146,14 +149,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
       Gallici et al. (2025), Simplifying Deep Temporal Difference Learning, algorithm 1.
     """
     _check(config)
-    model = QNetwork(
-        num_actions_of(env.action_space(env_params)),
-        config.hidden_sizes,
-        config.activation,
-        config.normalization,
-        num_channels=TORSO_CHANNELS[config.torso],
-    )
-    features = observation_features(env.observation_space(env_params), torso=config.torso)
+    action_values = _network(config, env, env_params)
     environments = make_environments(env, env_params, config.num_envs)
     optimizer = adam(
         config.learning_rate,
@@ -164,13 +160,10 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         flatten=True,
     )
 
-    def action_values(params: PyTree, observation: Array) -> Any:
-        return model.apply(params, features(observation))
-
     def init(key: PRNGKey) -> State:
         key, params_key, env_key = jax.random.split(key, 3)
         observation, env_state = environments.reset(env_key)
-        params = model.init(params_key, features(observation))
+        params = action_values.init(params_key, observation)
         episodes = EpisodeStatistics.zeros(config.num_envs)
         return State(key, params, optimizer.init(params), observation, env_state, episodes, jnp.int32(0))
 
@@ -251,7 +244,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
     def evaluate(key: PRNGKey, state: State) -> Metrics:
         return evaluate_policy(
             key,
-            lambda key, observation: jnp.argmax(action_values(state.params, observation), axis=-1),
+            functools.partial(make_actor(config, env, env_params), state),
             env,
             env_params,
             num_episodes=config.num_evaluation_episodes,
@@ -261,8 +254,31 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
     return Learner(init, update, evaluate)
 
 
+def make_actor(config: Config, env: Any, env_params: Any) -> Callable[[State, PRNGKey, Array], Array]:
+    """Return how `evaluate` plays: (state, key, observations [n, ...]) → the best actions."""
+    action_values = _network(config, env, env_params)
+
+    def act(state, key, observation):
+        del key
+        return jnp.argmax(action_values(state.params, observation), axis=-1)
+
+    return act
+
+
+def _network(config: Config, env: Any, env_params: Any) -> ActionValues:
+    model = QNetwork(
+        num_actions_of(env.action_space(env_params)),
+        config.hidden_sizes,
+        config.activation,
+        config.normalization,
+        num_channels=TORSO_CHANNELS[config.torso],
+    )
+    return ActionValues(model, observation_features(env.observation_space(env_params), torso=config.torso))
+
+
 def _check(config: Config) -> None:
     check_choices(config, {"torso": tuple(TORSO_CHANNELS)})
+    check_between(config, 0, 1, "epsilon_start", "epsilon_end", "exploration_fraction")
     check_positive(
         config,
         "num_envs",
@@ -271,6 +287,7 @@ def _check(config: Config) -> None:
         "num_minibatches",
         "num_evaluation_episodes",
         "max_evaluation_steps",
+        "hidden_sizes",
     )
     rollout = config.num_envs * config.num_steps
     if rollout % config.num_minibatches:

@@ -1,6 +1,8 @@
 """REINFORCE with a learned baseline on a gymnax environment, some whole episodes per update."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +20,7 @@ from mathai.learners.base import (
     check_positive,
     hyperparameters,
 )
-from mathai.learners.environments import TORSO_CHANNELS, evaluate_policy, make_environments, observation_features
-from mathai.models.actor_critic import ActorCritic
+from mathai.learners.environments import TORSO_CHANNELS, evaluate_policy, make_environments
 from mathai.rl.returns import discounted_returns
 
 
@@ -125,15 +126,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
       Sutton & Barto (2018), Reinforcement Learning, 2nd ed., section 13.4.
     """
     _check(config)
-    policy = policies.for_action_space(env.action_space(env_params))
-    model = ActorCritic(
-        policy.num_actions,
-        config.hidden_sizes,
-        config.activation,
-        policy.continuous,
-        num_channels=TORSO_CHANNELS[config.torso],
-    )
-    features = observation_features(env.observation_space(env_params), torso=config.torso)
+    policy, model, features = policies.actor_critic(config, env, env_params)
     environments = make_environments(env, env_params, config.num_envs)
     optimizer = adam(
         config.learning_rate,
@@ -229,15 +222,9 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         }
 
     def evaluate(key: PRNGKey, state: State) -> Metrics:
-        def act(key, observation):
-            head: Any = model.apply(state.params, features(observation), method="policy")
-            if config.greedy_evaluation:
-                return policy.to_environment(policy.mode(head))
-            return policy.to_environment(policy.sample(head, policy.draw_noise(key, observation.shape[:1])))
-
         return evaluate_policy(
             key,
-            act,
+            functools.partial(make_actor(config, env, env_params), state),
             env,
             env_params,
             num_episodes=config.num_evaluation_episodes,
@@ -247,8 +234,27 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
     return Learner(init, update, evaluate)
 
 
+def make_actor(config: Config, env: Any, env_params: Any) -> Callable[[State, PRNGKey, Array], Array]:
+    """Return how `evaluate` plays: (state, key, observations [n, ...]) → actions."""
+    policy, model, features = policies.actor_critic(config, env, env_params)
+
+    def act(state, key, observation):
+        head: Any = model.apply(state.params, features(observation), method="policy")
+        if config.greedy_evaluation:
+            return policy.to_environment(policy.mode(head))
+        return policy.to_environment(policy.sample(head, policy.draw_noise(key, observation.shape[:1])))
+
+    return act
+
+
 def _check(config: Config) -> None:
     check_choices(config, {"torso": tuple(TORSO_CHANNELS)})
     check_positive(
-        config, "num_envs", "max_episode_steps", "num_updates", "num_evaluation_episodes", "max_evaluation_steps"
+        config,
+        "num_envs",
+        "max_episode_steps",
+        "num_updates",
+        "num_evaluation_episodes",
+        "max_evaluation_steps",
+        "hidden_sizes",
     )

@@ -1,12 +1,13 @@
 """Tabular Q-learning on a finite MDP, with ε-greedy exploration."""
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mathai.learners.base import Learner, PRNGKey, check_positive, hyperparameters
+from mathai.learners.base import Learner, PRNGKey, check_between, check_positive, hyperparameters
 from mathai.learners.environments import EpisodeStatistics
 from mathai.learners.mdp_environment import draw_initial, draw_successor, make_mdp_environment
 from mathai.rl import mdp, q_learning
@@ -90,6 +91,8 @@ def make(config: Config, problem: mdp.MDP, initial_distribution: Array | None = 
       Watkins & Dayan (1992), Q-learning; Even-Dar & Mansour (2003), Learning Rates for Q-learning.
     """
     check_positive(config, "num_steps", "epsilon_decay_steps", "max_episode_steps", "total_env_steps")
+    check_between(config, 0, 1, "epsilon_start", "epsilon_end")
+    check_between(config, 0, math.inf, "step_size", "step_size_exponent")
     start = make_mdp_environment(problem, initial_distribution)[1].initial_distribution
 
     def init(key):
@@ -114,10 +117,9 @@ def make(config: Config, problem: mdp.MDP, initial_distribution: Array | None = 
             r_t = problem.reward[s_tm1, a_tm1].astype(jnp.float32)
             visits = visits.at[s_tm1, a_tm1].add(1)
             step_size = config.step_size * visits[s_tm1, a_tm1].astype(jnp.float32) ** -config.step_size_exponent
-            new_q = q_learning.q_learning_update(
-                q, s_tm1, a_tm1, r_t, problem.discount * (1.0 - terminated), s_t, step_size=step_size
-            )
-            error = (new_q[s_tm1, a_tm1] - q[s_tm1, a_tm1]) / step_size
+            discount_t = problem.discount * (1.0 - terminated)
+            error = q_learning.q_learning_error(q[s_tm1], a_tm1, r_t, discount_t, q[s_t])
+            new_q = q_learning.q_learning_update(q, s_tm1, a_tm1, r_t, discount_t, s_t, step_size=step_size)
             done = terminated | (time + 1 >= config.max_episode_steps)
             following = jnp.where(done, draw_initial(of_start, start), s_t)
             return (new_q, visits, following, jnp.where(done, 0, time + 1)), (r_t, done, error)

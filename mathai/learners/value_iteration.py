@@ -41,7 +41,7 @@ def make(config: Config, problem: mdp.MDP) -> Learner[State]:
 
         V_k = B* V_{k−1},   V₀ = 0,      while ‖V_k − V_{k−1}‖∞ > tolerance · (1 − γ)/γ
 
-    after which V_k is within `tolerance` of V*, and stays. With γ = 1 it is repeated for ever.
+    after which V_k is within `tolerance` of V*, and stays. With γ = 1 it is repeated until nothing changes.
 
     Args:
       config: hyperparameters.

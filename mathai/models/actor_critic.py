@@ -142,7 +142,7 @@ class ActorCritic(nn.Module):
 
         Before a loop that acts and needs no values, this cuts the stacked weights once instead of at every step.
         """
-        torso = jax.tree.map(lambda x: x[:1], params["params"]["torsos"])
+        torso = jax.tree.map(lambda x: x[:1], params["params"].get("torsos", {}))  # without layers there is none
         return self.clone(shared_torso=True), {"params": {**params["params"], "torsos": torso}}
 
     def _vectors(self, observation):

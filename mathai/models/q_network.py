@@ -15,7 +15,8 @@ class QNetwork(nn.Module):
 
         dueling:   Q(o, a) = V(o) + A(o, a) − meanⱼ A(o, j)
 
-    Weights are He-normal and biases 0; a normalization comes before the activation.
+    Weights of the layers are He-normal, of the heads LeCun-normal, and biases 0. A normalization comes before the
+    activation.
 
     Attributes:
       num_actions: number of actions.

@@ -130,6 +130,36 @@ def expected_calibration_error(
     return jnp.sum(jnp.abs(per_bin)) / jnp.maximum(jnp.sum(mask), 1)
 
 
+def explained_variance(
+    predictions: Float[ArrayLike, "*shape"], targets: Float[ArrayLike, "*shape"]
+) -> Float[Array, ""]:
+    """How much of the targets' variance predictions explain; an offset costs nothing.
+
+        1 − Var(y − ŷ) / Var(y)
+
+    Args:
+      predictions: ŷ, any shape.
+      targets: y, the same shape; broadcasting is an error.
+
+    Returns:
+      A scalar, at most 1; below 0 where a constant would do better, and 0 where the targets do not vary.
+
+    Raises:
+      AssertionError: the shapes differ.
+
+    Source:
+      Pedregosa et al. (2011), Scikit-learn: Machine Learning in Python, user guide, "Explained variance score".
+
+    >>> explained_variance(jnp.array([1.0, 2.0, 3.0]), jnp.array([2.0, 3.0, 4.0]))
+    Array(1., dtype=float32)
+    """
+    _numerics.assert_equal_shape(predictions, targets)
+    (predictions, targets), dtype = _numerics.upcast(predictions, targets)
+    variance = jnp.var(targets)
+    share = jnp.var(targets - predictions) / jnp.where(variance > 0, variance, 1)
+    return jnp.where(variance > 0, 1 - share, 0).astype(dtype)
+
+
 def _checked(scores: ArrayLike, labels: ArrayLike, where: ArrayLike | None) -> tuple[Array, Array, Array]:
     """Scores in at least float32, integer labels, and a mask of the labels' shape."""
     (wide,), _ = _numerics.upcast(scores)

@@ -12,7 +12,7 @@ from mathai.rl.mdp import MDP
 FROZEN_LAKE = ("SFFF", "FHFH", "FFFH", "HFFG")
 FROZEN_LAKE_8 = ("SFFFFFFF", "FFFFFFFF", "FFFHFFFF", "FFFFFHFF", "FFFHFFFF", "FHHFFFHF", "FHFFHFHF", "FFFHFFFG")
 MOVES = ((0, -1), (1, 0), (0, 1), (-1, 0))  # left, down, right, up
-TERMINAL = "HG#"
+FREE, TERMINAL = ".FS", "HG#"
 
 
 def garnet(key: Array, *, num_states: int, num_actions: int, branching: int, discount: float | Float[Array, ""]) -> MDP:
@@ -31,7 +31,7 @@ def garnet(key: Array, *, num_states: int, num_actions: int, branching: int, dis
       The problem; `jax.vmap` over keys gives many.
 
     Raises:
-      ValueError: a branching out of its range.
+      ValueError: a size below 1, or a branching out of its range.
 
     Source:
       Archibald, McKinnon & Thomas (1995), On the Generation of Markov Decision Processes.
@@ -40,6 +40,7 @@ def garnet(key: Array, *, num_states: int, num_actions: int, branching: int, dis
     >>> (problem.transition > 0).sum(axis=2).tolist()[0], problem.reward.shape
     ([3, 3], (5, 2))
     """
+    _check_sizes("garnet", num_states=num_states, num_actions=num_actions)
     if not 1 <= branching <= num_states:
         raise ValueError(f"garnet: branching is {branching}; it must be from 1 to num_states = {num_states}.")
     order_key, cut_key, reward_key = jax.random.split(key, 3)
@@ -67,6 +68,9 @@ def chain(num_states: int, *, discount: float, slip: float = 0.0, small_reward: 
     Returns:
       The problem with two actions.
 
+    Raises:
+      ValueError: no states.
+
     Source:
       Strens (2000), A Bayesian Framework for Reinforcement Learning, section 5, scaled to a largest reward of 1.
 
@@ -75,6 +79,7 @@ def chain(num_states: int, *, discount: float, slip: float = 0.0, small_reward: 
            [0.2, 0. ],
            [0.2, 1. ]], dtype=float32)
     """
+    _check_sizes("chain", num_states=num_states)
     back, ahead = np.zeros((num_states, num_states)), np.zeros((num_states, num_states))
     back[:, 0] = 1
     ahead[np.arange(num_states), np.minimum(np.arange(num_states) + 1, num_states - 1)] = 1
@@ -96,9 +101,9 @@ def grid_world(
 ) -> MDP:
     """A grid to walk in: left, down, right, up.
 
-    Each letter is a state, row after row: `G` a goal and `H` a hole end the episode, `#` is a wall, all others are free
-    (`S` marks a start). A move into a wall or over the border stays. With probability `slip` the move goes to one of
-    the two sides instead, each as often.
+    Each letter is a state, row after row: `G` a goal and `H` a hole end the episode, `#` is a wall; `.`, `F` and `S`
+    are free, and `S` marks a start. A move into a wall or over the border stays. With probability `slip` the move goes
+    to one of the two sides instead, each as often.
 
     Args:
       layout: the rows, all of one length.
@@ -112,7 +117,7 @@ def grid_world(
       The problem with four actions; the rows of P at `G`, `H` and `#` are 0.
 
     Raises:
-      ValueError: no rows, or rows of several lengths.
+      ValueError: no rows, rows of several lengths, or another letter.
 
     Source:
       Sutton & Barto (2018), Reinforcement Learning, 2nd ed., example 3.5.
@@ -194,4 +199,14 @@ def start_distribution(layout: Sequence[str]) -> Float[Array, "S"]:
 def _shape(layout: Sequence[str]) -> tuple[int, int]:
     if not layout or not layout[0] or len({len(row) for row in layout}) > 1:
         raise ValueError(f"the layout {list(layout)} must have rows of one length, at least one letter long.")
+    if strange := sorted(set("".join(layout)) - set(FREE + TERMINAL)):
+        raise ValueError(
+            f"the layout {list(layout)} has {', '.join(strange)}; use the letters {' '.join(FREE + TERMINAL)}."
+        )
     return len(layout), len(layout[0])
+
+
+def _check_sizes(name: str, **sizes: int) -> None:
+    for size, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{name}: {size} is {value}; it must be at least 1.")

@@ -21,6 +21,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "BUILD.md")
 QUICK = {  # by the config's first word
     "ppo": ("--config.learner.total_env_steps=4096", "--config.learner.num_evaluation_episodes=4"),
+    "dqn": ("--config.learner.total_env_steps=3000", "--config.learner.num_evaluation_episodes=4"),
+    "pqn": ("--config.learner.total_env_steps=4096", "--config.learner.num_evaluation_episodes=4"),
+    "reinforce": ("--config.learner.num_updates=2", "--config.learner.num_evaluation_episodes=4"),
+    "tabular": ("--config.learner.total_env_steps=20000",),
+    "value": (),
     "mlp": ("--config.learner.num_epochs=1",),
     "vae": ("--config.learner.num_epochs=1",),
     "gan": ("--config.run.num_updates=500",),
@@ -115,6 +120,15 @@ class Shell:
         folder, done = self._once(f"document_benchmark_{flag(words, 'suite')}", go)
         assert (done.returncode, done.stderr) == (0, "")
         assert (folder / "benchmark.jsonl").read_text()
+
+    def _experiments_truncation_bias(self, words):
+        words = [word for word in words if not word.startswith(("--out=", "--seeds="))]
+        go = lambda folder: self._programs.run(  # noqa: E731
+            "truncation_bias", *words, "--seeds=1", "--learners=reinforce", f"--out={folder}"
+        )
+        folder, done = self._once("document_truncation_bias", go)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (folder / "truncation_bias.png").exists()
 
     def _pytest(self, words):
         command = [sys.executable, "-m", "pytest", *words, "--collect-only", "-q", "-p", "no:cacheprovider"]

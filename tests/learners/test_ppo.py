@@ -8,76 +8,37 @@ import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from gymnax.environments.classic_control.cartpole import CartPole
 from gymnax.wrappers import LogWrapper
 
 from mathai.learners import ppo
 from mathai.learners.base import train
 from mathai.models.actor_critic import ActorCritic
+from tests.learners.table import (
+    BEST_ACTIONS,
+    BY_STATE,
+    ENDS,
+    EVALUATION_METRICS,
+    NONE,
+    OBSERVATIONS,
+    TABLE,
+    VALUES,
+    StrangeSpaces,
+    Table,
+    TableEnvironment,
+    assert_equal,
+    assert_sound,
+)
 
 UPDATE_METRICS = {
     *("episode_return", "episode_length", "episodes", "env_steps", "policy_loss", "value_loss", "entropy"),
     *("approximate_kl", "clip_fraction", "gradient_norm", "explained_variance"),
 }
-EVALUATION_METRICS = {"episode_return", "episode_return_std", "episode_length"}
-COUNTERS = {"episodes", "env_steps"}
 
 
-# Problems: finite decision processes as tables
-
-
-@struct.dataclass
-class TableState(environment.EnvState):
-    state: jax.Array
-    cut: jax.Array
-
-
-@struct.dataclass
-class Table(environment.EnvParams):
-    """What each action does in each of three states; an episode starts in one of the states marked `start`."""
-
-    max_steps_in_episode: int = 10**6
-    start: tuple = (1, 0, 0)
-    reward: tuple = ((1, 1), (1, 1), (1, 1))
-    successor: tuple = ((0, 0), (1, 1), (2, 2))
-    terminates: tuple = ((1, 1), (1, 1), (1, 1))
-    is_cut: tuple = ((0, 0), (0, 0), (0, 0))
-
-
-class TableEnvironment(environment.Environment):
-    """Shows its state, a number from 0 to 2."""
-
-    @property
-    def default_params(self):
-        return Table()
-
-    def reset_env(self, key, params):
-        start = jnp.log(jnp.array(params.start, jnp.float32))
-        state = TableState(time=jnp.int32(0), state=jax.random.categorical(key, start), cut=jnp.array(False))
-        return state.state, state
-
-    def step_env(self, key, state, action, params):
-        def look_up(table):
-            return jnp.stack([jnp.stack(row) for row in table])[state.state, action]
-
-        successor = jnp.asarray(look_up(params.successor), jnp.int32)
-        after = TableState(time=state.time + 1, state=successor, cut=look_up(params.is_cut) > 0)
-        return successor, after, jnp.float32(look_up(params.reward)), look_up(params.terminates) > 0, {}
-
-    def is_truncated(self, state, params):
-        return state.cut
-
-    def action_space(self, params=None):
-        return spaces.Discrete(2)
-
-    def observation_space(self, params):
-        return spaces.Discrete(3)
-
-
-TABLE = TableEnvironment()
 SMALL = ppo.Config(
     num_envs=8,
     num_steps=8,
@@ -92,7 +53,7 @@ SMALL = ppo.Config(
 
 
 @jax.jit
-def learn(problem, config=SMALL):
+def learn(problem, config):
     """The metrics of all updates, an evaluation, and what the network says of the three states."""
     learner = ppo.make(config, TABLE, problem)
     state, metrics = train(learner, jax.random.key(0), None, 60)
@@ -102,54 +63,20 @@ def learn(problem, config=SMALL):
 def network(params, num_actions=2, features=None):
     """Probabilities of the actions and values, in all three states."""
     model = ActorCritic(num_actions=num_actions, hidden_sizes=SMALL.hidden_sizes)
-    logits, value = model.apply(params, jnp.eye(3) if features is None else features)
+    logits, value = model.apply(params, OBSERVATIONS if features is None else features)
     return jax.nn.softmax(logits), value
 
 
-NO_BOOTSTRAP = dataclasses.replace(SMALL, bootstrap_on_truncation=False)
-ALL, NONE = ((1, 1), (1, 1), (1, 1)), ((0, 0), (0, 0), (0, 0))
-BY_STATE = ((1, 1), (-1, -1), (0, 0))
-LATER = ((0, 0), (1, 1), (0, 0))
-CHAIN = {"successor": ((1, 1), (1, 1), (2, 2)), "reward": LATER, "terminates": LATER}
-
-
-@pytest.mark.parametrize(
-    ("problem", "config", "values"),
-    [
-        (Table(), SMALL, {0: 1.0}),  # one step, reward 1
-        (Table(is_cut=ALL), SMALL, {0: 1.0}),  # cut where it ended anyway: nothing is to come
-        (Table(start=(1, 1, 0), reward=BY_STATE), SMALL, {0: 1.0, 1: -1.0}),  # the value of what is seen
-        (Table(**CHAIN), SMALL, {0: 0.5, 1: 1.0}),  # reward 1 a step later: γ
-        (Table(**CHAIN), dataclasses.replace(SMALL, discount=0.9), {0: 0.9, 1: 1.0}),
-        (Table(terminates=NONE), SMALL, {0: 2.0}),  # reward 1 for ever: 1 / (1 − γ)
-        (Table(terminates=NONE, is_cut=ALL), SMALL, {0: 2.0}),  # cut after each step: the same
-        (Table(terminates=NONE, is_cut=ALL), NO_BOOTSTRAP, {0: 1.0}),  # the bug: one step, and nothing to come
-        # State 0 leads to state 1 and is cut there: γ · V(1). An episode starts anew in 0 or 1, so that the value of
-        # the next observation, instead of the final one, would give V(0) = γ (V(0) + 1) / 2 = 1/3.
-        (Table(start=(1, 1, 0), is_cut=((1, 1), (0, 0), (0, 0)), **CHAIN), SMALL, {0: 0.5, 1: 1.0}),
-        (Table(start=(1, 1, 0), is_cut=((1, 1), (0, 0), (0, 0)), **CHAIN), NO_BOOTSTRAP, {0: 0.0, 1: 1.0}),
-    ],
-)
-def test_the_value_of_a_small_problem_is_found(problem, config, values):
-    *_, (_, value) = learn(problem, config)
+@pytest.mark.parametrize(("problem", "changes", "values"), VALUES)
+def test_the_value_of_a_small_problem_is_found(problem, changes, values):
+    *_, (_, value) = learn(problem, dataclasses.replace(SMALL, **changes))
     for state, expected in values.items():
         np.testing.assert_allclose(value[state], expected, atol=0.05)
 
 
-FIRST_MATTERS = {"terminates": ((0, 0), (1, 1), (1, 1)), "successor": ((1, 2), (1, 1), (2, 2))}
-
-
-@pytest.mark.parametrize(
-    ("problem", "best", "steps"),
-    [
-        (Table(reward=((0, 1), (0, 0), (0, 0))), {0: 1}, 1),
-        (Table(reward=((1, 0), (0, 0), (0, 0))), {0: 0}, 1),
-        (Table(start=(1, 1, 0), reward=((1, 0), (0, 1), (0, 0))), {0: 0, 1: 1}, 1),  # it depends on what is seen
-        (Table(reward=((0, 0), (0, 0), (1, 1)), **FIRST_MATTERS), {0: 1}, 2),  # the reward comes a step later
-    ],
-)
+@pytest.mark.parametrize(("problem", "best", "steps"), BEST_ACTIONS)
 def test_the_best_action_of_a_small_problem_is_found(problem, best, steps):
-    metrics, evaluation, (probabilities, _) = learn(problem)
+    metrics, evaluation, (probabilities, _) = learn(problem, SMALL)
     for state, action in best.items():
         assert probabilities[state, action] > 0.9
     # the mode is deterministic and right in every episode; sampled actions are right in most
@@ -223,23 +150,6 @@ def make(name="CartPole-v1", **changes):
     return learner._replace(**{f: jax.jit(getattr(learner, f)) for f in learner._fields})
 
 
-def assert_equal(a, b):
-    """Bit for bit, keys included."""
-
-    def data(x):
-        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(data(x), data(y)), a, b)
-
-
-def assert_sound(metrics, names):
-    assert set(metrics) == names
-    for name, value in metrics.items():
-        assert value.shape == ()
-        assert np.isfinite(value), name
-        assert jnp.issubdtype(value.dtype, jnp.integer if name in COUNTERS else jnp.floating), name
-
-
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
@@ -249,6 +159,10 @@ def assert_sound(metrics, names):
             "FrozenLake-misc",
             {"shared_torso": True, "activation": "relu", "greedy_evaluation": True},
         ),  # a number is seen
+        pytest.param("Breakout-MinAtar", {"torso": "conv"}, marks=pytest.mark.slow),  # an image
+        pytest.param(
+            "Pendulum-v1", {"normalize_observations": True, "normalize_rewards": True}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_metrics_are_finite_scalars_with_the_documented_names(name, changes):
@@ -267,29 +181,18 @@ def test_metrics_are_finite_scalars_with_the_documented_names(name, changes):
 
 @jax.jit
 def first_update(problem):
-    """What the network says at the start, and the metrics of one epoch with one minibatch."""
+    """What the network says at the start, and the metrics and parameters after one epoch with one minibatch."""
     learner = ppo.make(dataclasses.replace(SMALL, num_epochs=1, num_minibatches=1), TABLE, problem)
     state = learner.init(jax.random.key(0))
-    return network(state.params), learner.update(state)[1]
+    after, metrics = learner.update(state)
+    return network(state.params), metrics, after.params
 
 
-TO_STATE_2 = {"successor": ((1, 1), (2, 2), (2, 2)), "reward": ((3, 3), (1, 1), (0, 0))}
-
-
-@pytest.mark.parametrize(
-    "problem",
-    [
-        Table(terminates=LATER, **TO_STATE_2),
-        Table(terminates=NONE, is_cut=LATER, **TO_STATE_2),
-        Table(terminates=LATER, is_cut=LATER, **TO_STATE_2),
-        Table(terminates=NONE, successor=((1, 1), (0, 0), (2, 2)), reward=((3, 3), (1, 1), (0, 0))),
-    ],
-    ids=["terminates", "is cut", "both", "never ends"],
-)
+@pytest.mark.parametrize("problem", ENDS.values(), ids=ENDS)
 def test_the_value_is_drawn_to_generalized_advantages_that_end_with_their_episode(problem):
     # All environments walk from state 0 to state 1 and, unless it goes back to 0, to state 2 where the episode ends:
     # the value loss is ½ A² on average, with A_t = δ_t + γλ A_{t+1} within an episode, as a loop backwards.
-    (_, value), metrics = first_update(problem)
+    (_, value), metrics, _ = first_update(problem)
     v, advantage, total = np.array(value, np.float64), 0.0, 0.0
     for t in reversed(range(SMALL.num_steps)):
         s = t % 2  # actions make no difference
@@ -302,7 +205,7 @@ def test_the_value_is_drawn_to_generalized_advantages_that_end_with_their_episod
 
 def test_the_first_gradient_is_taken_where_the_rollout_was():
     # One minibatch and one epoch: the ratio is 1 throughout, and normalized advantages have mean 0.
-    (_, value), metrics = first_update(Table(start=(1, 1, 0), reward=BY_STATE))
+    (_, value), metrics, _ = first_update(Table(start=(1, 1, 0), reward=BY_STATE))
     for name in ("approximate_kl", "clip_fraction", "policy_loss"):
         np.testing.assert_allclose(metrics[name], 0.0, atol=1e-6)
     # The policy head's gain of 0.01 leaves at most 0.01 √8 between a logit and 0, hence its square in entropy.
@@ -317,7 +220,7 @@ def test_the_first_gradient_is_taken_where_the_rollout_was():
 
 
 def test_a_value_that_is_learned_explains_the_targets():
-    metrics, *_ = learn(Table(start=(1, 1, 0), reward=BY_STATE))
+    metrics, *_ = learn(Table(start=(1, 1, 0), reward=BY_STATE), SMALL)
     assert metrics["explained_variance"][0] < 0.5
     assert metrics["explained_variance"][-1] > 0.99
     assert metrics["value_loss"][-1] < 0.01 < metrics["value_loss"][0]
@@ -342,6 +245,138 @@ def test_episode_returns_are_those_that_gymnax_logs():
         np.testing.assert_allclose(metrics["episode_return"], last, rtol=1e-6)
         np.testing.assert_allclose(metrics["episode_length"], last, rtol=1e-6)  # reward 1 a step
     assert episodes > 0 < silent
+
+
+# Stopping an update
+
+WHOLE = dataclasses.replace(SMALL, num_epochs=4, num_minibatches=1)  # so that all gradient updates see the same samples
+CHOICE = Table(start=(1, 1, 0), reward=((1, 0), (0, 1), (0, 0)))
+
+
+@jax.jit
+def two_updates(config):
+    """The states after each of two updates, where the action matters."""
+    learner = ppo.make(config, TABLE, CHOICE)
+    first, _ = learner.update(learner.init(jax.random.key(0)))
+    return first, learner.update(first)[0]
+
+
+def gradient_updates(state):
+    return optax.tree.get(state.optimizer, "ScaleByAdamState").count.item()
+
+
+def assert_near(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), a, b)
+
+
+def test_a_tiny_limit_of_divergence_leaves_each_update_its_first_gradient_update_alone():
+    # The divergence is measured before a gradient update, and is 0 before the first of each update.
+    first, second = two_updates(dataclasses.replace(WHOLE, max_kl=1e-9))
+    assert_near(first.params, first_update(CHOICE)[-1])
+    assert (gradient_updates(first), gradient_updates(second)) == (1, 2)
+    biases = [state.params["params"]["value_head"]["bias"] for state in (first, second)]
+    assert not np.array_equal(*biases)
+
+
+def test_a_limit_that_is_never_reached_changes_nothing():
+    def unlimited():
+        return two_updates.__wrapped__(WHOLE)  # not traced, so that infinity is known and nothing is compared
+
+    for state, expected in zip(two_updates(dataclasses.replace(WHOLE, max_kl=1e9)), jax.jit(unlimited)(), strict=True):
+        assert_near(state.params, expected.params)
+        assert_equal(state.observation, expected.observation)
+        assert gradient_updates(state) == gradient_updates(expected)
+
+
+def test_a_greater_limit_leaves_more_gradient_updates():
+    limits = [1e-9, 1e-3, 3e-3, 1e-2, 1e-1, 1e9]
+    counts = [gradient_updates(two_updates(dataclasses.replace(WHOLE, max_kl=limit))[-1]) for limit in limits]
+    assert counts[0] == 2
+    assert counts[-1] == 8
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 2
+
+
+@pytest.mark.slow
+def test_what_is_left_out_of_an_update_stays_out():
+    # The first epochs are alike. Where the first was left with fewer than its 8 gradient updates, three more add none,
+    # although some of their small minibatches are below the limit.
+    configs = [dataclasses.replace(SMALL, num_epochs=num, num_minibatches=8) for num in (1, 4)]
+    counts = []
+    for limit in np.geomspace(1e-4, 1e-2, 20).tolist():
+        (one, _), (four, _) = (two_updates(dataclasses.replace(config, max_kl=limit)) for config in configs)
+        if gradient_updates(one) < 8:
+            assert gradient_updates(four) == gradient_updates(one)
+            assert_near(four.params, one.params)
+            counts.append(gradient_updates(one))
+    assert len(set(counts)) > 2
+
+
+# Normalization
+
+
+class FarEnvironment(TableEnvironment):
+    """Shows 1000 plus its state: without normalization, all states look alike to tanh."""
+
+    def reset_env(self, key, params):
+        _, state = super().reset_env(key, params)
+        return self.get_obs(state), state
+
+    def step_env(self, key, state, action, params):
+        _, state, *rest = super().step_env(key, state, action, params)
+        return self.get_obs(state), state, *rest
+
+    def get_obs(self, state, params=None, key=None):
+        return 1000.0 + state.state[None].astype(jnp.float32)
+
+    def observation_space(self, params):
+        return spaces.Box(-jnp.inf, jnp.inf, (1,))
+
+
+@jax.jit
+def learn_from_afar(problem):
+    """The metrics of all updates, an evaluation and the last state."""
+    config = dataclasses.replace(SMALL, normalize_observations=True, normalize_rewards=True)
+    learner = ppo.make(config, FarEnvironment(), problem)
+    state, metrics = train(learner, jax.random.key(0), None, 60)
+    return metrics, learner.evaluate(jax.random.key(1), state), state
+
+
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_with_normalization_neither_far_observations_nor_large_rewards_hide_a_value(scale):
+    rewards = ((scale, scale), (-scale, -scale), (0, 0))
+    metrics, _, state = learn_from_afar(Table(start=(1, 1, 0), reward=rewards))
+    # Every step is an episode: from state 0, a share p of them, or from state 1. The mean return is (2p − 1) · scale.
+    p = 0.5 + 0.5 * np.mean(np.array(metrics["episode_return"], np.float64)) / scale
+    deviation = np.sqrt(p * (1 - p))
+    moments, returns = state.observation_moments, state.reward_scale.moments
+    np.testing.assert_array_equal([moments.num_examples, returns.num_examples], 60 * 64)
+    np.testing.assert_allclose(moments.mean, [1000 + 1 - p], rtol=1e-6)
+    np.testing.assert_allclose(np.sqrt(moments.variance), [deviation], rtol=1e-3)
+    np.testing.assert_allclose(returns.mean, scale * (2 * p - 1), atol=1e-4 * scale)
+    np.testing.assert_allclose(np.sqrt(returns.variance), 2 * scale * deviation, rtol=1e-3)
+    _, value = network(state.params, features=jnp.array([[p - 1], [p]]) / deviation)
+    np.testing.assert_allclose(value, np.array([1, -1]) / (2 * deviation), atol=0.05)
+
+
+def test_with_normalization_the_best_actions_are_found_all_the_same():
+    problem = Table(start=(1, 1, 0), reward=((1000, 0), (0, 1000), (0, 0)))
+    metrics, evaluation, _ = learn_from_afar(problem)
+    assert evaluation == {"episode_return": 1000.0, "episode_return_std": 0.0, "episode_length": 1.0}
+    assert metrics["episode_return"][0] < 750 < 900 < metrics["episode_return"][-1]
+
+
+@pytest.mark.slow
+def test_the_moments_of_observations_are_those_of_all_that_were_acted_on():
+    # In updates of one step, what is acted on is what the state shows before.
+    learner = make(num_steps=1, normalize_observations=True)
+    state, seen = learner.init(jax.random.key(0)), []
+    for _ in range(30):
+        seen.append(np.array(state.observation, np.float64))
+        state, _ = learner.update(state)
+    np.testing.assert_array_equal(state.observation_moments.num_examples, 30 * 4)
+    np.testing.assert_allclose(state.observation_moments.mean, np.mean(seen, axis=(0, 1)), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(state.observation_moments.variance, np.var(seen, axis=(0, 1)), rtol=1e-3)
 
 
 # State and keys
@@ -509,20 +544,21 @@ def test_counts_must_be_positive(name, value):
         make(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("torso", "message"),
+    [
+        ("conv", r"'conv' takes images \[height, width, channels\]"),
+        ("cnn", "torso 'cnn' is unknown; use one of mlp, conv"),
+    ],
+)
+def test_a_torso_that_does_not_fit_is_refused(torso, message):
+    with pytest.raises(ValueError, match=message):
+        make(torso=torso)
+
+
 def test_an_unknown_activation_is_named():
     with pytest.raises(ValueError, match="'gelu'"):
         ppo.make(dataclasses.replace(TINY, activation="gelu"), CARTPOLE, CARTPOLE_PARAMS).init(jax.random.key(0))
-
-
-class StrangeSpaces(TableEnvironment):
-    def __init__(self, action_space, observation_space):
-        self._spaces = action_space, observation_space
-
-    def action_space(self, params=None):
-        return self._spaces[0]
-
-    def observation_space(self, params):
-        return self._spaces[1]
 
 
 def test_unsupported_spaces_are_refused():

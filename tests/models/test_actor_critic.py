@@ -162,3 +162,12 @@ def test_without_hidden_layers_policy_and_value_are_linear():
 def test_an_unknown_activation_is_named():
     with pytest.raises(ValueError, match="'gelu' is unknown; use one of tanh, relu"):
         make(activation="gelu")
+
+
+def test_a_linear_actor_critic_acts_alone_too():
+    model = ActorCritic(num_actions=3, hidden_sizes=())
+    x = jnp.ones((2, 4))
+    params = model.init(jax.random.key(0), x)
+    actor, actor_params = model.policy_alone(params)
+    alone = actor.apply(actor_params, x, method="policy")
+    np.testing.assert_array_equal(alone, model.apply(params, x, method="policy"))

@@ -220,3 +220,30 @@ def test_mistakes_are_refused(function):
 def test_there_is_at_least_one_bin(num_bins):
     with pytest.raises(ValueError, match=f"num_bins must be at least 1, got {num_bins}"):
         scores.expected_calibration_error(jnp.zeros((1, 2)), jnp.array([0]), num_bins=num_bins)
+
+
+# Explained variance
+
+
+@pytest.mark.parametrize(
+    ("predictions", "targets", "expected"),
+    [
+        ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], 1.0),
+        ([1.0, 2.0, 3.0], [6.0, 7.0, 8.0], 1.0),  # an offset costs nothing
+        ([0.0, 0.0, 0.0], [1.0, 2.0, 3.0], 0.0),
+        ([3.0, 2.0, 1.0], [1.0, 2.0, 3.0], -3.0),  # errors of twice the deviations
+        ([1.0, 2.0, 3.0], [2.0, 2.0, 2.0], 0.0),  # nothing to explain
+    ],
+)
+def test_explained_variance(predictions, targets, expected):
+    found = jax.jit(scores.explained_variance)(jnp.array(predictions), jnp.array(targets))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_explained_variance_is_scikit_learns():
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=50).astype(np.float32)
+    predictions = (targets + rng.normal(size=50)).astype(np.float32)
+    expected = metrics.explained_variance_score(targets, predictions)
+    np.testing.assert_allclose(scores.explained_variance(predictions, targets), expected, rtol=1e-5)

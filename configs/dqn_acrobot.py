@@ -1,0 +1,26 @@
+"""DQN on Acrobot-v1.
+
+    python -m experiments.train --config=configs/dqn_acrobot.py --workdir=runs/dqn_acrobot
+
+Two x86-64 cores: XX s
+"""
+
+from experiments.configuration import make_config
+
+
+def get_config():
+    """Return the config; every field can be overridden, as in `--config.learner.learning_rate=1e-3`."""
+    return make_config(
+        "dqn",
+        environment="Acrobot-v1",
+        learner={
+            "num_envs": 10,
+            "num_steps": 100,
+            "total_env_steps": 100000,
+            "learning_rate": 0.001,
+            "anneal_learning_rate": True,
+            "target_update_interval": 20,
+            "exploration_fraction": 0.2,
+        },
+        run={"updates_per_chunk": 10, "evaluate_every": 50},
+    )
