@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/dqn_acrobot.py --workdir=runs/dqn_acrobot
 
-Two x86-64 cores: XX s
+Two x86-64 cores: 10 s of compilation, 20 s of training for 5 seeds in one program. Evaluation return over 128 episodes
+after 100 000 steps: interquartile mean −85.5, 95 % interval −87.9 to −83.2, worst −88.1.
 """
 
 from experiments.configuration import make_config

@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/dqn_cartpole.py --workdir=runs/dqn_cartpole
 
-Two x86-64 cores: XX s
+Two x86-64 cores: 8 s of compilation, 20 s of training for 5 seeds in one program. Evaluation return over 128 episodes
+after 100 000 steps: interquartile mean 496, 95 % interval 430 to 500, worst 399.
 """
 
 from experiments.configuration import make_config

@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/dqn_mountain_car.py --workdir=runs/dqn_mountain_car
 
-Two x86-64 cores: XX s
+Two x86-64 cores: 7 s of compilation, 395 s of training for 5 seeds in one program, beside other work. Evaluation return
+over 128 episodes after 150 000 steps: interquartile mean −110.8, worst −136.4.
 """
 
 from experiments.configuration import make_config

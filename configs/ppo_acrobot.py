@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/ppo_acrobot.py --workdir=runs/ppo_acrobot
 
-Two x86-64 cores: XX s
+Two x86-64 cores: 16 s of compilation, 24 s of training for 5 seeds in one program. Evaluation return over 128 episodes
+after 500 000 steps: interquartile mean −81.8, 95 % interval −84.2 to −80.5, worst −84.8.
 """
 
 from experiments.configuration import make_config

@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/ppo_asterix.py --workdir=runs/ppo_asterix
 
-Two x86-64 cores: XX s
+Two x86-64 cores: 3 minutes for 3 seeds in one program.
 """
 
 from experiments.configuration import make_config

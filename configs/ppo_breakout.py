@@ -2,7 +2,9 @@
 
     python -m experiments.train --config=configs/ppo_breakout.py --workdir=runs/ppo_breakout
 
-Two x86-64 cores: XX s
+Two x86-64 cores: 11 s of compilation, 182 s of training for 3 seeds in one program. Evaluation return of sampled
+actions over 128 episodes after 2 million steps: interquartile mean 24.6, worst 19.7. One NVIDIA H200, with
+`--config.learner.learning_rate=2e-3 --config.learner.total_env_steps=10000000 --seeds=5`: 30 s, 52.9, worst 29.
 """
 
 from experiments.configuration import make_config

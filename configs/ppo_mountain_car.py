@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/ppo_mountain_car.py --workdir=runs/ppo_mountain_car
 
-Two x86-64 cores: XX s
+Two x86-64 cores: 22 s of compilation, 158 s of training for 5 seeds in one program. Evaluation return over 128
+episodes after a million steps: interquartile mean −97.3, 95 % interval −98.2 to −95.9, worst −98.3.
 """
 
 from experiments.configuration import make_config

@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/ppo_pendulum.py --workdir=runs/ppo_pendulum
 
-Two x86-64 cores: XX s
+Two x86-64 cores: 7 s of compilation, 82 s of training for 5 seeds in one program. Evaluation return over 128 episodes
+after a million steps: interquartile mean −153, 95 % interval −188 to −145, worst −203.
 """
 
 from experiments.configuration import make_config

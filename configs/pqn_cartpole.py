@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/pqn_cartpole.py --workdir=runs/pqn_cartpole
 
-Two x86-64 cores: XX s
+Two x86-64 cores: 13 s of compilation, 48 s of training for 5 seeds in one program. Evaluation return over 128 episodes
+after 500 000 steps: interquartile mean 500, worst 500.
 """
 
 from experiments.configuration import make_config
@@ -17,7 +18,8 @@ def get_config():
             "num_envs": 32,
             "num_steps": 64,
             "total_env_steps": 500000,
-            "learning_rate": 0.00025,
+            "learning_rate": 0.0005,
+            "reward_scale": 0.1,
         },
         run={"updates_per_chunk": 8, "evaluate_every": 80},
     )

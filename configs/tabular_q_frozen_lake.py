@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/tabular_q_frozen_lake.py --workdir=runs/tabular_q_frozen_lake
 
-Two x86-64 cores: 10 s with compilation. Step sizes n^−0.6 and random actions: XX
+Two x86-64 cores: 3 s of compilation, 8 s of training. With step sizes n^−0.6 and random actions throughout, no action
+value is further than 0.035 from Q* after 3 million steps (values up to 0.86), and the greedy policy is the best one.
 """
 
 from experiments.configuration import make_config

@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/value_iteration_grid.py --workdir=runs/value_iteration_grid
 
-Two x86-64 cores: 3 s with compilation. Within 1e-6 of policy iteration after XX iterations.
+Two x86-64 cores: 2 s of compilation, 0.1 s of training. Within 3e-7 of policy iteration after 45 updates or so.
 """
 
 from experiments.configuration import make_config

@@ -20,7 +20,8 @@ PROBLEMS = ("chain", "frozen_lake", "frozen_lake_8", "garnet", "grid_world")
 DEFAULTS = {
     "name": "frozen_lake",
     "discount": 0.99,
-    "slip": 2 / 3,  # probability of going astray
+    "slip": 0.0,  # probability of going astray, of chain and grid_world
+    "slippery": True,  # of frozen_lake and frozen_lake_8: two of three moves go astray
     "layout": ("S..#", "..#G", "...."),  # of grid_world
     "step_reward": 0.0,  # of grid_world
     "num_states": 20,  # of chain and garnet
@@ -73,22 +74,30 @@ def make_problem(fields: dict[str, Any]) -> tuple[mdp.MDP, tuple[str, ...] | Non
     if name == "garnet":
         sizes = {size: fields[size] for size in ("num_states", "num_actions", "branching")}
         return small_mdps.garnet(jax.random.key(fields["seed"]), discount=fields["discount"], **sizes), None, None
-    layout = tuple(fields["layout"]) if name == "grid_world" else LAYOUTS[name]
-    step_reward = fields["step_reward"] if name == "grid_world" else 0.0
-    problem = small_mdps.grid_world(layout, discount=fields["discount"], slip=fields["slip"], step_reward=step_reward)
+    if name in LAYOUTS:
+        layout = LAYOUTS[name]
+        problem = small_mdps.frozen_lake(layout, discount=fields["discount"], slippery=fields["slippery"])
+        return problem, layout, small_mdps.start_distribution(layout)
+    layout = tuple(fields["layout"])
+    problem = small_mdps.grid_world(
+        layout, discount=fields["discount"], slip=fields["slip"], step_reward=fields["step_reward"]
+    )
     return problem, layout, small_mdps.start_distribution(layout)
 
 
 def _check_that_it_ends(discount: float, problem: mdp.MDP) -> None:
     """With γ = 1, a policy that goes on for ever has no value, and the exact solution none either."""
+    if discount < 1:
+        return
     best = mdp.policy_iteration(problem)
-    if discount == 1 and not (jnp.all(jnp.isfinite(best.value)) and best.residual < 1e-3):
+    if not (jnp.all(jnp.isfinite(best.value)) and best.residual < 1e-3):
         raise ValueError("with config.problem.discount = 1 every policy must end; choose a discount below 1.")
 
 
 def _draw(problem: mdp.MDP, layout: tuple[str, ...] | None, workdir: pathlib.Path, state: Any) -> list[pathlib.Path]:
-    q = state.q if hasattr(state, "q") else mdp.action_values(problem, state.value)
-    drawn = [convergence(workdir, problem)]
+    plans = hasattr(state, "value")
+    q = mdp.action_values(problem, state.value) if plans else state.q
+    drawn = [convergence(workdir, problem)] if plans else []
     if layout is not None:
         drawn.append(value_map(workdir, layout, np.asarray(q)))
     return drawn

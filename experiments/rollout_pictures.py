@@ -26,7 +26,8 @@ def draw_rollout(
     if look is None:
         return []
     observations, total = play(env, env_params, act)
-    title = f"{name}: one episode of {len(observations)} steps, return {total:.4g}"
+    steps = len(observations) - 1
+    title = f"{name}: {'the first' if steps == MOST_STEPS else 'one episode of'} {steps} steps, return {total:.4g}"
     strip = np.linspace(0, len(observations) - 1, STRIP_FRAMES).astype(int)
 
     def draw(figure):
@@ -44,7 +45,10 @@ def draw_rollout(
 def play(
     env: Any, env_params: Any, act: Callable[[jax.Array, jax.Array], jax.Array], seed: int = 0
 ) -> tuple[np.ndarray, float]:
-    """Return the observations [steps, ...] of one episode, cut after `MOST_STEPS`, and its undiscounted return."""
+    """Return the observations [steps + 1, ...] of one episode, its last one too, and its undiscounted return.
+
+    It is cut after `MOST_STEPS`.
+    """
     environments = make_environments(env, env_params, 1)
     reset_key, env_key, act_key = jax.random.split(jax.random.key(seed), 3)
 
@@ -54,15 +58,16 @@ def play(
             observation, env_state, running = carry
             noise, key = x
             following, env_state, outcome = environments.step(env_state, act(key, observation), noise)
-            record = observation[0], outcome.reward[0], running
+            record = observation[0], outcome.final_observation[0], outcome.reward[0], running
             return (following, env_state, running & ~(outcome.terminated | outcome.truncated)[0]), record
 
         noise = environments.draw_noise(env_key, MOST_STEPS)
         start = (*environments.reset(reset_key), jnp.asarray(True))
         return jax.lax.scan(step, start, (noise, jax.random.split(act_key, MOST_STEPS)))[1]
 
-    observations, rewards, running = map(np.asarray, episode())
-    return observations[running], float(rewards[running].sum())
+    observations, reached, rewards, running = map(np.asarray, episode())
+    last = np.flatnonzero(running)[-1]
+    return np.concatenate([observations[running], reached[last : last + 1]]), float(rewards[running].sum())
 
 
 def _animate(path: pathlib.Path, title: str, observations: np.ndarray, look: Callable[..., None]) -> pathlib.Path:
@@ -88,7 +93,6 @@ def _look(name: str, env: Any, env_params: Any) -> Callable[[Any, np.ndarray], N
         "CartPole-v1": _cart_pole,
         "Acrobot-v1": _acrobot,
         "MountainCar-v0": _mountain_car,
-        "MountainCarContinuous-v0": _mountain_car,
         "Pendulum-v1": _pendulum,
     }
     is_image = len(getattr(env.observation_space(env_params), "shape", ())) == 3
@@ -124,7 +128,7 @@ def _acrobot(panel: Any, observation: np.ndarray) -> None:
 def _mountain_car(panel: Any, observation: np.ndarray) -> None:
     x = np.linspace(-1.2, 0.6, 100)
     panel.plot(x, np.sin(3 * x) / 3, color="gray")
-    panel.plot([0.5, 0.5], [np.sin(1.5) / 3, np.sin(1.5) / 3 + 0.2], color="tab:green", linewidth=3)
+    panel.plot([0.5, 0.5], [np.sin(1.5) / 3, np.sin(1.5) / 3 + 0.2], color="tab:green", linewidth=3)  # the goal
     panel.plot(observation[0], np.sin(3 * observation[0]) / 3 + 0.05, "o", color="black")
     _frame(panel, -1.3, 0.7, -0.9, 1.1)
 

@@ -3,9 +3,9 @@
     python -m experiments.truncation_bias --seeds=32 --out=runs/truncation_bias
 
 Every learner meets a chain in which patience pays: four steps ahead earn nothing, then every step earns 1, while a
-return to the start earns 0.6 at once. An episode is cut after six steps. Who takes the cut for an end sees two steps of
-the reward at most, and learns to be impatient; who bootstraps from the state where the episode was cut does not notice
-the cut. Policies are scored by their exact discounted return, without a time limit.
+return to the start earns 0.6 at once. An episode is cut after six steps. Who takes the cut for an end sees, from the
+first state, two steps of that at most, and learns to be impatient; who bootstraps from the state where the episode was
+cut does not notice the cut. Policies are scored by their exact discounted return, without a time limit.
 """
 
 import functools
@@ -57,6 +57,8 @@ def main(argv: list[str]) -> None:
     for name in FLAGS.learners:
         if name not in LEARNERS:
             raise UserError(f"learner {name!r} is unknown; use {', '.join(LEARNERS)}.")
+    if FLAGS.out:
+        _make_folder(pathlib.Path(FLAGS.out))
     problem = make_problem()
     best = float(jnp.mean(mdp.policy_iteration(problem).value))
     progress.say("best", f"exact return of the best policy {best:.2f}; of returning at once {impatient(problem):.2f}")
@@ -105,12 +107,15 @@ def measure(name: str, num_seeds: int, bootstraps: bool, **changes: Any) -> Arra
     return run(jax.random.split(jax.random.key(0), num_seeds))
 
 
-def _write(directory: pathlib.Path, results: dict[str, list[float]], best: float) -> None:
+def _make_folder(directory: pathlib.Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "truncation_bias.json").write_text(json.dumps({"best": best, **results}, indent=2))
     except OSError as error:
         raise UserError(f"--out={directory} cannot be written: {error.strerror}") from error
+
+
+def _write(directory: pathlib.Path, results: dict[str, list[float]], best: float) -> None:
+    (directory / "truncation_bias.json").write_text(json.dumps({"best": best, **results}, indent=2))
     draw = functools.partial(_draw, results, best)
     progress.say("wrote", str(save(directory / "truncation_bias.png", draw, (7, 1.2 + 0.5 * len(results)))))
 
@@ -126,7 +131,7 @@ def _draw(results: dict[str, list[float]], best: float, figure: Any) -> None:
     panel.invert_yaxis()
     panel.set_xlabel("exact discounted return of the learned policy, one dot for each seed")
     panel.set_title("taking a time limit for an end")
-    panel.legend(loc="lower left")
+    figure.legend(loc="outside lower right")
 
 
 if __name__ == "__main__":

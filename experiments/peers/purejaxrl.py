@@ -6,6 +6,7 @@ operations stands in for it.
 """
 
 import importlib
+import importlib.util
 import pathlib
 import sys
 import types
@@ -96,7 +97,7 @@ def dqn_program(
 
 def last_quarter(returns: Any) -> float:
     """The mean of the last quarter of a learning curve."""
-    return float(returns[..., -(-3 * returns.shape[-1] // 4) :].mean())
+    return float(returns[..., 3 * returns.shape[-1] // 4 :].mean())
 
 
 def _load(checkout: pathlib.Path, name: str) -> Any:
@@ -140,12 +141,20 @@ def _make_old(name: str) -> tuple[Any, Any]:
     return _OldEnvironment(env), params
 
 
+def _is_missing(name: str) -> bool:
+    return name not in sys.modules and importlib.util.find_spec(name) is None
+
+
 def _supply_missing_modules() -> None:
-    for name in ("brax", "brax.envs", "brax.envs.wrappers", "brax.envs.wrappers.training", "navix", "wandb"):
-        sys.modules.setdefault(name, types.ModuleType(name))
-    sys.modules["brax"].envs = sys.modules["brax.envs"]  # type: ignore[attr-defined]
-    training = sys.modules["brax.envs.wrappers.training"]
-    training.EpisodeWrapper = training.AutoResetWrapper = object  # type: ignore[attr-defined]
+    if _is_missing("brax"):
+        for name in ("brax", "brax.envs", "brax.envs.wrappers", "brax.envs.wrappers.training"):
+            sys.modules[name] = types.ModuleType(name)
+        sys.modules["brax"].envs = sys.modules["brax.envs"]  # type: ignore[attr-defined]
+        training = sys.modules["brax.envs.wrappers.training"]
+        training.EpisodeWrapper = training.AutoResetWrapper = object  # type: ignore[attr-defined]
+    for name in ("navix", "wandb"):
+        if _is_missing(name):
+            sys.modules[name] = types.ModuleType(name)
     if not hasattr(jax, "tree_map"):
         jax.tree_map = jax.tree.map
     try:

@@ -11,11 +11,13 @@ from experiments.suites.base import Case, Contestant
 from mathai.learners import dqn
 from mathai.learners.base import train
 
+UPDATE_STEPS = 1000  # of one update of ours; the peer's are shorter
+
 
 def cases(*, with_peers: bool, purejaxrl_checkout: str | None, env_steps: int) -> list[Case]:
     """One seed; the score is the mean return over the last quarter of training."""
     config = dqn.Config(
-        total_env_steps=env_steps,
+        total_env_steps=max(env_steps // UPDATE_STEPS, 1) * UPDATE_STEPS,
         learning_starts=min(10_000, env_steps // 10),
         double=False,
         max_gradient_norm=math.inf,

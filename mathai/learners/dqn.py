@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from mathai.learners import replay
 from mathai.learners.base import (
@@ -139,7 +139,7 @@ class Noise(NamedTuple):
 
     env: PyTree
     exploration: Float[Array, "..."]
-    indices: Float[Array, "..."]
+    indices: UInt32[Array, "..."]
 
 
 def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
@@ -172,11 +172,12 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
     action_values = _network(config, env, env_params)
     environments = make_environments(env, env_params, config.num_envs)
     num_rows, num_phases = config.buffer_size // config.num_envs, config.num_steps // config.train_every
+    num_skipped = max(-(-config.learning_starts // (config.num_envs * config.train_every)) - 1, 0)
     optimizer = adam(
         config.learning_rate,
         max_gradient_norm=config.max_gradient_norm,
         schedule="linear" if config.anneal_learning_rate else "constant",
-        num_steps=max(config.num_updates * num_phases * config.num_gradient_steps, 1),
+        num_steps=max((config.num_updates * num_phases - num_skipped) * config.num_gradient_steps, 1),
         flatten=True,
     )
 
@@ -225,15 +226,15 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         chosen = jnp.take_along_axis(q_tm1, batch.action[:, None], axis=1)
         return jnp.mean(of_error), jnp.mean(chosen)
 
-    def improve(learned, memory: replay.Memory, uniform: Array):
+    def improve(learned, memory: replay.Memory, bits: Array):
         """One gradient update, and where its turn has come one of the target network."""
         params, target, optimizer_state, count = learned
-        batch = replay.draw(memory, uniform, discount=config.discount, num_steps=config.n_step)
+        batch = replay.draw(memory, bits, discount=config.discount, num_steps=config.n_step)
         if not config.bootstrap_on_truncation:
             batch = batch._replace(discount=jnp.where(batch.cut, 0.0, batch.discount))
         (value, q_value), gradient = jax.value_and_grad(loss, has_aux=True)(params, target, batch)
-        steps, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-        params = optax.apply_updates(params, steps)
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        params = optax.apply_updates(params, updates)
         count = count + 1
         target = jax.lax.cond(
             count % config.target_update_interval == 0,
@@ -272,7 +273,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         noise = Noise(
             jax.tree.map(by_phase, environments.draw_noise(env_key, config.num_steps)),
             by_phase(jax.random.uniform(exploration_key, (config.num_steps, config.num_envs, 2))),
-            jax.random.uniform(index_key, (num_phases, config.num_gradient_steps, config.batch_size)),
+            jax.random.bits(index_key, (num_phases, config.num_gradient_steps, config.batch_size)),
         )
         state, (rewards, done, metrics, trained) = jax.lax.scan(run_phase, state, noise)
         rewards, done = (x.reshape(config.num_steps, config.num_envs) for x in (rewards, done))
@@ -326,7 +327,7 @@ def _network(config: Config, env: Any, env_params: Any) -> ActionValues:
 
 def _check(config: Config) -> None:
     check_choices(config, {"torso": tuple(TORSO_CHANNELS)})
-    check_between(config, 0, 1, "epsilon_start", "epsilon_end", "exploration_fraction")
+    check_between(config, 0, 1, "epsilon_start", "epsilon_end", "exploration_fraction", "discount", "target_step_size")
     check_positive(
         config,
         "num_envs",
@@ -342,6 +343,11 @@ def _check(config: Config) -> None:
     )
     if config.num_steps % config.train_every:
         raise ValueError(f"dqn: train_every = {config.train_every} does not divide num_steps = {config.num_steps}.")
+    if config.learning_starts >= config.total_env_steps:
+        raise ValueError(
+            f"dqn: learning_starts = {config.learning_starts} leaves nothing to learn of total_env_steps = "
+            f"{config.total_env_steps}."
+        )
     if config.buffer_size < config.num_envs * config.n_step:
         raise ValueError(
             f"dqn: buffer_size = {config.buffer_size} is less than num_envs * n_step = {config.num_envs} * "

@@ -3,6 +3,7 @@
 import functools
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -35,15 +36,22 @@ def make_mdp_environment(
       initial_distribution: [S]; None is uniform over the states that are not terminal.
       max_steps_in_episode: where an episode is truncated.
 
+    Raises:
+      ValueError: a limit below 1.
+      AssertionError: a distribution of another length.
+
     >>> from mathai.rl import small_mdps
     >>> env, params = make_mdp_environment(small_mdps.frozen_lake())
     >>> observation, state = env.reset(jax.random.key(0), params)
     >>> observation.shape, env.action_space(params).n
     ((), 4)
     """
+    if max_steps_in_episode < 1:
+        raise ValueError(f"max_steps_in_episode is {max_steps_in_episode}; it must be at least 1.")
     if initial_distribution is None:
         alive = ~is_terminal(problem)
-        initial_distribution = alive / jnp.sum(alive)
+        initial_distribution = alive / jnp.maximum(jnp.sum(alive), 1)
+    chex.assert_shape(initial_distribution, (problem.num_states,))
     return _environment(problem.num_states, problem.num_actions), Parameters(
         problem, jnp.asarray(initial_distribution, jnp.float32), max_steps_in_episode
     )

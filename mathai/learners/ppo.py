@@ -17,6 +17,7 @@ from mathai.learners.base import (
     Metrics,
     PRNGKey,
     adam,
+    check_between,
     check_choices,
     check_positive,
     hyperparameters,
@@ -48,14 +49,14 @@ class Config:
       clip_epsilon: ε, of the ratio and of the value.
       entropy_coefficient: weight of the entropy bonus.
       value_coefficient: weight of the value loss.
-      max_gradient_norm: largest global norm of a gradient.
+      max_gradient_norm: largest global norm of a gradient; ∞ does not clip.
       hidden_sizes: widths of a torso.
       activation: "tanh" or "relu".
-      torso: "mlp" on vectors, or "conv" on images, with one convolution before the layers.
+      torso: "mlp" on vectors, or "conv" on images, with one convolution before the layers, of policy and value alike.
       normalize_observations: standardize observations by the mean and variance of all so far.
       normalize_rewards: divide rewards by the standard deviation of discounted returns so far.
       max_kl: leave out the rest of an update's minibatches once one has a larger approximate KL divergence from the
-        policy that acted, in nats; ∞ leaves out none.
+        policy that acted, in nats; they do not count in the schedule. ∞ leaves out none.
       bootstrap_on_truncation: take the value of the state where a time limit cut an episode. False treats a cut as
         an end, the well-known bug, and is there to measure it.
       shared_torso: one torso for policy and value.
@@ -373,6 +374,7 @@ def _parts(
 
 def _check(config: Config) -> None:
     check_choices(config, {"torso": tuple(TORSO_CHANNELS)})
+    check_between(config, 0, 1, "discount", "gae_lambda")
     check_positive(
         config,
         "num_envs",

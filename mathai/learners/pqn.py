@@ -212,9 +212,9 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
     def improve(carry, minibatch):
         params, optimizer_state = carry
         (value, q_value), gradient = jax.value_and_grad(loss, has_aux=True)(params, minibatch)
-        steps, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
         metrics = {"loss": value, "q_value": q_value, "gradient_norm": optax.tree.norm(gradient)}
-        return (optax.apply_updates(params, steps), optimizer_state), metrics
+        return (optax.apply_updates(params, updates), optimizer_state), metrics
 
     def run_epoch(carry, key: PRNGKey, samples):
         (order,) = permutations(key, 1, config.num_steps * config.num_envs)
@@ -278,7 +278,7 @@ def _network(config: Config, env: Any, env_params: Any) -> ActionValues:
 
 def _check(config: Config) -> None:
     check_choices(config, {"torso": tuple(TORSO_CHANNELS)})
-    check_between(config, 0, 1, "epsilon_start", "epsilon_end", "exploration_fraction")
+    check_between(config, 0, 1, "epsilon_start", "epsilon_end", "exploration_fraction", "discount", "q_lambda")
     check_positive(
         config,
         "num_envs",

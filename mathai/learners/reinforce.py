@@ -16,6 +16,7 @@ from mathai.learners.base import (
     Metrics,
     PRNGKey,
     adam,
+    check_between,
     check_choices,
     check_positive,
     hyperparameters,
@@ -42,7 +43,7 @@ class Config:
       max_gradient_norm: largest global norm of a gradient; ∞ does not clip.
       hidden_sizes: widths of a torso.
       activation: "tanh" or "relu".
-      torso: "mlp" on vectors, or "conv" on images.
+      torso: "mlp" on vectors, or "conv" on images, where one convolution serves policy and value.
       bootstrap_on_truncation: with a baseline, add the value of the state where a time limit cut an episode to its
         last reward. False treats a cut as an end, the well-known bug, and is there to measure it.
       num_evaluation_episodes: episodes of `evaluate`.
@@ -78,7 +79,7 @@ class State(NamedTuple):
       params: of the `ActorCritic`.
       optimizer: Adam's moments and counts.
       episodes: episodes so far.
-      env_steps: environment steps so far, of running episodes.
+      env_steps: environment steps so far, without those after an episode's end.
     """
 
     key: PRNGKey
@@ -203,11 +204,11 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         key, play_key = jax.random.split(state.key)
         episodes = play(state.params, play_key)
         gradient, metrics = jax.grad(loss, has_aux=True)(state.params, episodes)
-        steps, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         num_steps = jnp.sum(episodes.where)
         state = State(
             key,
-            optax.apply_updates(state.params, steps),
+            optax.apply_updates(state.params, updates),
             optimizer_state,
             state.episodes + config.num_envs,
             state.env_steps + num_steps,
@@ -249,6 +250,7 @@ def make_actor(config: Config, env: Any, env_params: Any) -> Callable[[State, PR
 
 def _check(config: Config) -> None:
     check_choices(config, {"torso": tuple(TORSO_CHANNELS)})
+    check_between(config, 0, 1, "discount")
     check_positive(
         config,
         "num_envs",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 
 class Transition(NamedTuple):
@@ -48,7 +48,7 @@ class Samples(NamedTuple):
       observation_tm1: where they began.
       action: the first action.
       reward: Σ γᵏ rₖ over the steps, up to the end of the episode.
-      discount: what the value of the last observation is worth: γⁿ, and 0 if the episode terminated.
+      discount: what the value of the last observation is worth: γᵏ after k ≤ n steps, and 0 if the episode terminated.
       observation_t: the last observation.
       cut: the episode was truncated there.
     """
@@ -76,20 +76,23 @@ def write(memory: Memory, row: Transition) -> Memory:
 
 
 def draw(
-    memory: Memory, uniform: Float[Array, "batch"], *, discount: float | Float[Array, ""], num_steps: int = 1
+    memory: Memory, bits: UInt32[Array, "batch"], *, discount: float | Float[Array, ""], num_steps: int = 1
 ) -> Samples:
     """Uniform draws, with replacement, of all steps that `num_steps` − 1 more follow.
 
     Args:
       memory: at least `num_steps` rows must have been written.
-      uniform: numbers in [0, 1), one for each sample.
+      bits: random bits, one word for each sample; the remainder by the number of steps, at most 2³², chooses one.
       discount: γ.
       num_steps: n, rewards before the bootstrap.
+
+    Returns:
+      As many samples as words.
     """
     num_rows, num_envs = memory.rows.reward.shape
     size = jnp.minimum(memory.num_written, num_rows)
     oldest = memory.num_written - size
-    index = (uniform * (size - num_steps + 1) * num_envs).astype(jnp.int32)
+    index = (bits % ((size - num_steps + 1) * num_envs).astype(jnp.uint32)).astype(jnp.int32)
     row, env = oldest + index // num_envs, index % num_envs
 
     def step(k):

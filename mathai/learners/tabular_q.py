@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from mathai.learners.base import Learner, PRNGKey, check_between, check_positive, hyperparameters
 from mathai.learners.environments import EpisodeStatistics
 from mathai.learners.mdp_environment import draw_initial, draw_successor, make_mdp_environment
+from mathai.learners.policies import epsilon_greedy, falling_epsilon
 from mathai.rl import mdp, q_learning
 
 
@@ -24,7 +25,7 @@ class Config:
       step_size_exponent: ω; the n-th visit has α n^−ω. Q converges for ω in (½, 1]; 0 keeps α.
       epsilon_start: ε, the probability of a random action, at first,
       epsilon_end: and at last;
-      epsilon_decay_steps: environment steps over which it falls linearly.
+      exploration_fraction: share of all environment steps over which it falls linearly.
       max_episode_steps: where an episode is cut; the value of where it stood still counts.
     """
 
@@ -34,7 +35,7 @@ class Config:
     step_size_exponent: float = 0.6
     epsilon_start: float = 1.0
     epsilon_end: float = 1.0
-    epsilon_decay_steps: int = 1_000_000
+    exploration_fraction: float = 1.0
     max_episode_steps: int = 100
 
     @property
@@ -90,8 +91,8 @@ def make(config: Config, problem: mdp.MDP, initial_distribution: Array | None = 
     Source:
       Watkins & Dayan (1992), Q-learning; Even-Dar & Mansour (2003), Learning Rates for Q-learning.
     """
-    check_positive(config, "num_steps", "epsilon_decay_steps", "max_episode_steps", "total_env_steps")
-    check_between(config, 0, 1, "epsilon_start", "epsilon_end")
+    check_positive(config, "num_steps", "max_episode_steps", "total_env_steps")
+    check_between(config, 0, 1, "epsilon_start", "epsilon_end", "exploration_fraction")
     check_between(config, 0, math.inf, "step_size", "step_size_exponent")
     start = make_mdp_environment(problem, initial_distribution)[1].initial_distribution
 
@@ -105,14 +106,12 @@ def make(config: Config, problem: mdp.MDP, initial_distribution: Array | None = 
     def update(state, batch=None):
         del batch  # the state makes its own data
         key, noise_key = jax.random.split(state.key)
-        fraction = jnp.clip(state.env_steps / config.epsilon_decay_steps, 0, 1)
-        epsilon = config.epsilon_start + fraction * (config.epsilon_end - config.epsilon_start)
+        epsilon = falling_epsilon(config, state.env_steps)
 
         def step(carry, noise):
             q, visits, s_tm1, time = carry
-            explores, of_action, of_successor, of_start = noise
-            random_action = (of_action * problem.num_actions).astype(jnp.int32)
-            a_tm1 = jnp.where(explores < epsilon, random_action, jnp.argmax(q[s_tm1]).astype(jnp.int32))
+            of_successor, of_start = noise[2:]
+            a_tm1 = epsilon_greedy(q[s_tm1], epsilon, noise[:2])
             s_t, terminated = draw_successor(of_successor, problem, s_tm1, a_tm1)
             r_t = problem.reward[s_tm1, a_tm1].astype(jnp.float32)
             visits = visits.at[s_tm1, a_tm1].add(1)
@@ -130,7 +129,7 @@ def make(config: Config, problem: mdp.MDP, initial_distribution: Array | None = 
         state = State(key, *carry, episodes, state.env_steps + config.num_steps)
         return state, {
             "td_error": jnp.mean(jnp.abs(errors)),
-            "epsilon": epsilon,
+            "epsilon": falling_epsilon(config, state.env_steps),
             "episode_return": episodes.mean_return,
             "episode_length": episodes.mean_length,
             "episodes": episodes.episodes,

@@ -1,11 +1,12 @@
 """Value iteration on a finite MDP, one backup of all states per update."""
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mathai.learners.base import Learner, check_positive, hyperparameters
+from mathai.learners.base import Learner, check_between, check_positive, hyperparameters
 from mathai.rl import mdp
 
 
@@ -59,6 +60,7 @@ def make(config: Config, problem: mdp.MDP) -> Learner[State]:
       Puterman (1994), Markov Decision Processes, section 6.3.
     """
     check_positive(config, "num_updates")
+    check_between(config, 0, math.inf, "tolerance")
 
     def init(key):
         del key  # nothing here is random

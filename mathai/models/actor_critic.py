@@ -87,7 +87,7 @@ class ActorCritic(nn.Module):
       activation: "tanh" or "relu".
       continuous: a Gaussian head instead of logits.
       shared_torso: one torso serves both heads.
-      num_channels: of a convolution before the torsos, for images [height, width, channels]; 0 takes vectors.
+      num_channels: of one convolution before all torsos, for images [height, width, channels]; 0 takes vectors.
 
     Raises:
       ValueError: an unknown activation.

@@ -1,5 +1,5 @@
 """Reinforcement-learning formulas: one stream of time steps; `vmap` for batches."""
 
-from mathai.rl import policy_gradient, ppo, returns
+from mathai.rl import mdp, policy_gradient, ppo, q_learning, returns, small_mdps
 
-__all__ = ["policy_gradient", "ppo", "returns"]
+__all__ = ["mdp", "policy_gradient", "ppo", "q_learning", "returns", "small_mdps"]

@@ -84,6 +84,7 @@ def action_values(mdp: MDP, value: Real[ArrayLike, "S"]) -> Float[Array, "S A"]:
            [0.]], dtype=float32)
     """
     mdp, value, dtype = _promoted(mdp, value)
+    chex.assert_shape(value, (mdp.num_states,))
     return _backup(mdp, value).astype(dtype)
 
 
@@ -140,6 +141,7 @@ def bellman_expectation(mdp: MDP, policy: Real[ArrayLike, "S A"], value: Real[Ar
     """
     mdp, policy, value, dtype = _promoted(mdp, policy, value)
     chex.assert_shape(policy, (mdp.num_states, mdp.num_actions))
+    chex.assert_shape(value, (mdp.num_states,))
     return jnp.sum(policy * _backup(mdp, value), axis=1).astype(dtype)
 
 
@@ -295,8 +297,8 @@ def policy_iteration(mdp: MDP) -> Solution:
 
         π_{k+1}(s) = argmaxₐ Q^{π_k}(s, a),      which keeps π_k(s) where that is as good
 
-    Values rise from policy to policy, and no policy comes twice: where rounding lets tied actions look better in turn,
-    the sum of the values no longer rises, and that ends it. The first policy is greedy for V = 0. The value is
+    Values rise from policy to policy. Where rounding lets tied actions look better in turn, the sum of their rises is
+    not positive, and that ends it. The first policy is greedy for V = 0. The value is
     differentiable in the problem, as that of a fixed policy.
 
     Args:
@@ -328,14 +330,14 @@ def policy_iteration(mdp: MDP) -> Solution:
         return jnp.where(kept, policy, best)
 
     def is_rising(carry):
-        _, _, _, rises = carry
-        return rises
+        _, _, iterations, rises = carry
+        return rises & (iterations < most)
 
     def improve(carry):
         policy, value, iterations, _ = carry
         candidate = improved(policy, value)
         candidate_value = value_of(candidate)
-        rises = jnp.sum(candidate_value) > jnp.sum(value)
+        rises = jnp.sum(candidate_value - value) > 0  # not of two sums: small rises would drown in them
         return (
             jnp.where(rises, candidate, policy),
             jnp.where(rises, candidate_value, value),
@@ -343,6 +345,7 @@ def policy_iteration(mdp: MDP) -> Solution:
             rises,
         )
 
+    most = max(100, mdp.num_states * mdp.num_actions)
     policy = jnp.argmax(fixed.reward, axis=1)
     policy, value, iterations, _ = lax.while_loop(
         is_rising, improve, (policy, value_of(policy), jnp.int32(1), jnp.asarray(True))
@@ -363,9 +366,6 @@ def _promoted(mdp, *arrays):
     transition, reward, *rest = arrays
     chex.assert_rank(reward, 2)
     chex.assert_shape(transition, (*reward.shape, reward.shape[0]))
-    for array in rest:
-        if array.ndim == 1:
-            chex.assert_shape(array, reward.shape[:1])
     discount = jnp.asarray(mdp.discount, reward.dtype)
     chex.assert_shape(discount, ())
     return MDP(transition, reward, discount), *rest, dtype

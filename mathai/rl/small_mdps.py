@@ -69,7 +69,7 @@ def chain(num_states: int, *, discount: float, slip: float = 0.0, small_reward: 
       The problem with two actions.
 
     Raises:
-      ValueError: no states.
+      ValueError: no states, or a slip that is no probability.
 
     Source:
       Strens (2000), A Bayesian Framework for Reinforcement Learning, section 5, scaled to a largest reward of 1.
@@ -80,6 +80,7 @@ def chain(num_states: int, *, discount: float, slip: float = 0.0, small_reward: 
            [0.2, 1. ]], dtype=float32)
     """
     _check_sizes("chain", num_states=num_states)
+    _check_slip(slip)
     back, ahead = np.zeros((num_states, num_states)), np.zeros((num_states, num_states))
     back[:, 0] = 1
     ahead[np.arange(num_states), np.minimum(np.arange(num_states) + 1, num_states - 1)] = 1
@@ -117,7 +118,7 @@ def grid_world(
       The problem with four actions; the rows of P at `G`, `H` and `#` are 0.
 
     Raises:
-      ValueError: no rows, rows of several lengths, or another letter.
+      ValueError: no rows, rows of several lengths, another letter, or a slip that is no probability.
 
     Source:
       Sutton & Barto (2018), Reinforcement Learning, 2nd ed., example 3.5.
@@ -127,6 +128,7 @@ def grid_world(
            [0., 0., 0., 0.]], dtype=float32)
     """
     rows, columns = _shape(layout)
+    _check_slip(slip)
     transition = np.zeros((rows * columns, 4, rows * columns))
     for row in range(rows):
         for column in range(columns):
@@ -210,3 +212,8 @@ def _check_sizes(name: str, **sizes: int) -> None:
     for size, value in sizes.items():
         if value < 1:
             raise ValueError(f"{name}: {size} is {value}; it must be at least 1.")
+
+
+def _check_slip(slip: float) -> None:
+    if not 0 <= slip <= 1:
+        raise ValueError(f"slip is {slip}; it must be a probability, from 0 to 1.")

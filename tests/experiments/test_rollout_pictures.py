@@ -26,7 +26,7 @@ def test_an_episode_ends_where_it_ends():
         small_mdps.grid_world(layout, discount=0.9), small_mdps.start_distribution(layout)
     )
     observations, total = rollout_pictures.play(*environment, functools.partial(constant, 2))
-    np.testing.assert_array_equal(observations, [0, 1, 2])
+    np.testing.assert_array_equal(observations, [0, 1, 2, 3])
     assert total == 1
 
 

@@ -52,13 +52,13 @@ def memories():
 
 @functools.cache
 def samples(num_steps):
-    """Draws by numbers spread evenly over [0, 1) from each memory that has enough rows, [memories, NUM_DRAWS, ...]."""
-    uniform = (jnp.arange(NUM_DRAWS) + 0.5) / NUM_DRAWS
+    """Draws by the numbers 0, 1, … from each memory that has enough rows, [memories, NUM_DRAWS, ...]."""
+    bits = jnp.arange(NUM_DRAWS, dtype=jnp.uint32)
 
     @jax.jit
     @jax.vmap
     def draw(memory):
-        return replay.draw(memory, uniform, discount=GAMMA, num_steps=num_steps)
+        return replay.draw(memory, bits, discount=GAMMA, num_steps=num_steps)
 
     return jax.tree.map(np.asarray, draw(jax.tree.map(lambda x: x[num_steps - 1 :], memories())))
 
@@ -115,7 +115,7 @@ def test_observations_keep_their_type_and_their_values(dtype):
     assert memory.rows.observations.dtype == dtype
     assert memory.rows.observations.shape == (4, NUM_ENVS, 2, 2, 3)
     np.testing.assert_array_equal(memory.rows.observations[0], observations)
-    drawn = jax.eval_shape(lambda u: replay.draw(memory, u, discount=GAMMA, num_steps=3), jnp.zeros(7))
+    drawn = jax.eval_shape(lambda u: replay.draw(memory, u, discount=GAMMA, num_steps=3), jnp.zeros(7, jnp.uint32))
     assert drawn.observation_tm1 == drawn.observation_t == jax.ShapeDtypeStruct((7, 2, 3), dtype)
     assert {x.shape for x in (drawn.action, drawn.reward, drawn.discount, drawn.cut)} == {(7,)}
     assert (drawn.action.dtype, drawn.reward.dtype, drawn.discount.dtype) == (jnp.int32, jnp.float32, jnp.float32)
@@ -160,7 +160,7 @@ def test_no_sample_crosses_from_the_newest_row_to_the_oldest():
         ones = np.ones(NUM_ENVS, np.float32)
         memory = write(memory, Transition(steps[index], ones.astype(np.int32), ones, never, never))
         if index >= 2:
-            found = draw(memory, jax.random.uniform(jax.random.key(index), (100,)))
+            found = draw(memory, jax.random.bits(jax.random.key(index), (100,)))
             np.testing.assert_array_equal(found.observation_t, found.observation_tm1 + 2)
             np.testing.assert_array_equal(found.reward, 3.0)
             np.testing.assert_array_equal(found.discount, 1.0)
@@ -171,30 +171,30 @@ def test_no_sample_crosses_from_the_newest_row_to_the_oldest():
 def test_random_numbers_draw_with_equal_frequencies():
     # 20 000 draws of 15 steps: five standard errors are 0.0088.
     memory = jax.tree.map(lambda x: x[-1], memories())
-    uniform = jax.random.uniform(jax.random.key(0), (20_000,))
-    found = jax.jit(functools.partial(replay.draw, discount=GAMMA))(memory, uniform)
+    bits = jax.random.bits(jax.random.key(0), (20_000,))
+    found = jax.jit(functools.partial(replay.draw, discount=GAMMA))(memory, bits)
     newest = np.arange(NUM_WRITTEN * NUM_ENVS)[-NUM_ROWS * NUM_ENVS :]
     frequency = np.mean(np.asarray(found.action)[:, None] == newest, axis=0)
     assert np.all(np.abs(frequency - 1 / 15) <= 5 * np.sqrt(1 / 15 * 14 / 15 / 20_000))
 
 
 @pytest.mark.parametrize(("num_rows", "num_envs"), [(5, 3), (4097, 1), (1023, 7), (333, 1001)])
-def test_the_largest_number_below_1_draws_the_last_step(num_rows, num_envs):
-    """Rounding up would draw from the oldest row, one past the end."""
+def test_words_choose_by_their_remainder(num_rows, num_envs):
+    """Also those that are no signed integers."""
     number = np.arange(num_rows * num_envs, dtype=np.int32).reshape(num_rows, num_envs)
     flags = np.zeros((num_rows, num_envs), bool)
     rows = Transition(np.zeros((num_rows, num_envs, 2)), number, number.astype(np.float32), flags, flags)
-    largest = np.array([1 - 2**-23, 0], np.float32)  # of those that JAX draws
-    found = replay.draw(replay.Memory(rows, jnp.int32(num_rows)), largest, discount=GAMMA)
-    np.testing.assert_array_equal(found.action, [num_rows * num_envs - 1, 0])
+    words = np.array([0, number.size - 1, number.size, 2**31, 2**32 - 1], np.uint32)
+    found = replay.draw(replay.Memory(rows, jnp.int32(num_rows)), words, discount=GAMMA)
+    np.testing.assert_array_equal(found.action, words % number.size)
 
 
 def test_discounts_can_be_batched():
     memory = jax.tree.map(lambda x: x[-1], memories())
-    uniform = (jnp.arange(NUM_DRAWS) + 0.5) / NUM_DRAWS
+    bits = jnp.arange(NUM_DRAWS, dtype=jnp.uint32)
 
     draw = functools.partial(replay.draw, num_steps=2)
-    found = jax.jit(jax.vmap(lambda memory, discount: draw(memory, uniform, discount=discount), in_axes=(None, 0)))(
+    found = jax.jit(jax.vmap(lambda memory, discount: draw(memory, bits, discount=discount), in_axes=(None, 0)))(
         memory, jnp.array([0.0, GAMMA])
     )
     first_reward = np.asarray(stream().reward).reshape(-1)[np.asarray(found.action[0])]

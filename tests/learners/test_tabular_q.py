@@ -218,7 +218,7 @@ def test_with_probability_epsilon_an_action_is_random_and_otherwise_the_first_be
     np.testing.assert_array_equal(explored()[1]["epsilon"][:, 0], [0.0, 0.5, 1.0])
 
 
-FEW = dataclasses.replace(SURE, num_steps=10, epsilon_decay_steps=40)
+FEW = dataclasses.replace(SURE, num_steps=10, total_env_steps=80, exploration_fraction=0.5)
 
 
 def test_greedy_choices_follow_what_was_learned():
@@ -233,7 +233,7 @@ def test_greedy_choices_follow_what_was_learned():
 
 def test_epsilon_falls_linearly_with_steps_and_then_stays():
     _, metrics, _ = learn(dataclasses.replace(FEW, epsilon_start=0.9, epsilon_end=0.1), CHOICE, 6)
-    np.testing.assert_allclose(metrics["epsilon"], [0.9, 0.7, 0.5, 0.3, 0.1, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(metrics["epsilon"], [0.7, 0.5, 0.3, 0.1, 0.1, 0.1], rtol=1e-6)
 
 
 # Metrics, state and keys
@@ -319,7 +319,7 @@ def test_the_number_of_updates_is_that_of_whole_ones(num_steps, total, num_updat
     assert tabular_q.Config(num_steps=num_steps, total_env_steps=total).num_updates == num_updates
 
 
-@pytest.mark.parametrize("name", ["num_steps", "epsilon_decay_steps", "max_episode_steps", "total_env_steps"])
+@pytest.mark.parametrize("name", ["num_steps", "max_episode_steps", "total_env_steps"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_counts_must_be_positive(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}; it must be at least 1"):

@@ -148,6 +148,21 @@ def test_policy_iteration_does_not_cycle_on_ties(seed):
     np.testing.assert_allclose(solution.value, exact, rtol=1e-3)
 
 
+def test_a_small_improvement_of_one_of_many_states_is_not_lost():
+    """999 states are worth 100 for ever; in the other one, the second action is better by 0.001."""
+    num_states = 1000
+    transition = np.zeros((num_states, 2, num_states), np.float32)
+    transition[np.arange(num_states), :, np.arange(num_states)] = 1
+    transition[0, :, 0], transition[0, 1, 1] = 0, 1
+    transition[0, 0, 2] = 1
+    reward = np.ones((num_states, 2), np.float32)
+    reward[0] = [1.0, 0.5]
+    reward[1] = 1.00001 + 0.5 / 99  # makes the move to state 1 worth it, though its reward is less
+    solution = jax.jit(mdp.policy_iteration)(MDP(jnp.asarray(transition), jnp.asarray(reward), 0.99))
+    assert solution.policy[0, 1] == 1
+    assert solution.residual < 1e-4
+
+
 def test_an_exact_tie_keeps_the_first_action():
     solution = mdp.policy_iteration(MDP(jnp.full((3, 4, 3), 1 / 3), jnp.ones((3, 4)), 0.5))
     np.testing.assert_array_equal(solution.policy, np.eye(4)[[0, 0, 0]])
