@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from mathai.models.layers import Conv
@@ -124,16 +125,16 @@ class ActorCritic(nn.Module):
         if self.continuous:
             self.log_std = self.param("log_std", nn.initializers.zeros, (self.num_actions,))
 
-    def __call__(self, observation: Float[Array, "*batch"]):
+    def __call__(self, observation: Float[ArrayLike, "*observation"]):
         """Return `(head, value)` of each observation; value is [*batch]."""
         hidden = self.torsos(self._vectors(observation))
         return self._policy(hidden[0]), self._value(hidden[-1])
 
-    def policy(self, observation: Float[Array, "*batch"]):
+    def policy(self, observation: Float[ArrayLike, "*observation"]):
         """Return the policy's head alone: logits [*batch, actions], or mean and log_std, alike."""
         return self._policy(self.torsos(self._vectors(observation), only=0))
 
-    def value(self, observation: Float[Array, "*batch"]) -> Float[Array, "..."]:
+    def value(self, observation: Float[ArrayLike, "*observation"]) -> Float[Array, "..."]:
         """Return the value alone, the return expected from each observation."""
         return self._value(self.torsos(self._vectors(observation), only=-1))
 
@@ -146,6 +147,7 @@ class ActorCritic(nn.Module):
         return self.clone(shared_torso=True), {"params": {**params["params"], "torsos": torso}}
 
     def _vectors(self, observation):
+        observation = jnp.asarray(observation)
         return self.image_torso(observation) if self.num_channels else observation
 
     def _policy(self, hidden):

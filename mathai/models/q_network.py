@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from mathai.models.actor_critic import ACTIVATIONS, ImageTorso
@@ -48,7 +49,7 @@ class QNetwork(nn.Module):
     num_channels: int = 0
 
     @nn.compact
-    def __call__(self, observation: Float[Array, "*batch"]) -> Float[Array, "*batch actions"]:
+    def __call__(self, observation: Float[ArrayLike, "*observation"]) -> Float[Array, "*batch actions"]:
         """Return Q(o, ·) of each observation."""
         if self.activation not in ACTIVATIONS:
             raise ValueError(
@@ -56,7 +57,8 @@ class QNetwork(nn.Module):
             )
         if self.normalization not in ("none", "layer"):
             raise ValueError(f"QNetwork: normalization {self.normalization!r} is unknown; use 'none' or 'layer'.")
-        x = ImageTorso(self.num_channels)(observation) if self.num_channels else observation
+        x = jnp.asarray(observation)
+        x = ImageTorso(self.num_channels)(x) if self.num_channels else x
         for size in self.hidden_sizes:
             x = nn.Dense(size, kernel_init=nn.initializers.he_normal())(x)
             x = ACTIVATIONS[self.activation](normalize(self.normalization, x, train=False))

@@ -98,7 +98,8 @@ def test_a_run_ends_well_and_says_what_it_did(finished):
     assert lines["device"].startswith(jax.default_backend())
     assert re.fullmatch(r"\d+\.\d s", lines["compile"])
     assert re.match(r"240 updates in \d+\.\d s \([\d,]+ environment steps/s", lines["done"])
-    assert lines["wrote"] == f"{workdir / 'summary.json'}, {workdir / 'learning_curve.png'}"
+    names = ("summary.json", "learning_curve.png", "rollout.png", "rollout.gif")
+    assert lines["wrote"] == ", ".join(str(workdir / name) for name in names)
 
 
 def test_config_json_tells_what_was_run(finished, tiny_config):
@@ -153,8 +154,9 @@ def test_the_learning_curve_is_a_picture(finished):
 
 
 def test_nothing_unfinished_is_left(finished):
-    ours = {"config.json", "metrics.jsonl", "tensorboard", "checkpoints", "learning_curve.png", "summary.json", ".lock"}
-    assert {path.name for path in finished[0].iterdir()} == ours
+    ours = {"config.json", "metrics.jsonl", "tensorboard", "checkpoints", "summary.json", ".lock"}
+    pictures = {"learning_curve.png", "rollout.png", "rollout.gif"}
+    assert {path.name for path in finished[0].iterdir()} == ours | pictures
 
 
 def test_the_same_command_again_says_that_the_run_was_finished(copy, tiny_config, train_here, files):
