@@ -40,7 +40,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "ppo": {"num_envs": 16, "num_steps": 32, "total_env_steps": 80_000, "learning_rate": 3e-3},
     "pqn": {"num_envs": 16, "num_steps": 32, "num_minibatches": 4, "total_env_steps": 80_000, "learning_rate": 3e-3},
     "dqn": {"num_steps": 50, "total_env_steps": 50_000, "learning_rate": 1e-3, "batch_size": 64},
-    "reinforce": {"num_updates": 400, "max_episode_steps": TIME_LIMIT, "learning_rate": 1e-2},
+    "reinforce": {"num_envs": 32, "num_updates": 600, "max_episode_steps": TIME_LIMIT, "learning_rate": 1e-2},
 }
 
 
