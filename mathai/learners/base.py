@@ -158,6 +158,17 @@ def check_between(config: Any, low: float, high: float, *names: str) -> None:
             raise ValueError(f"{name} is {value}; it must lie between {low} and {high}.")
 
 
+def check_minibatches(learner: str, config: Any) -> None:
+    """Raise a `ValueError` where the minibatches of a rollout would not be of one size."""
+    rollout = config.num_envs * config.num_steps
+    if rollout % config.num_minibatches:
+        raise ValueError(
+            f"{learner}: num_minibatches = {config.num_minibatches} does not divide the rollout of "
+            f"num_envs * num_steps = {config.num_envs} * {config.num_steps} = {rollout} samples; "
+            f"choose a divisor of {rollout}."
+        )
+
+
 def is_known(value: object, constant: float) -> bool:
     """Whether a hyperparameter is known while tracing and has this value.
 
@@ -279,3 +290,9 @@ def permutations(key: PRNGKey, num: int, length: int) -> Int[Array, "num length"
     low = jnp.uint32(2**index_bits - 1)
     words = (jax.random.bits(key, (num, length)) & ~low) | jnp.arange(length, dtype=jnp.uint32)[None]
     return (jax.lax.sort(words, dimension=1, is_stable=False) & low).astype(jnp.int32)
+
+
+def shuffled_minibatches(key: PRNGKey, samples: PyTree, num_minibatches: int) -> PyTree:
+    """All samples [n, ...] once, in random order, as [num_minibatches, n / num_minibatches, ...]."""
+    (order,) = permutations(key, 1, len(jax.tree.leaves(samples)[0]))
+    return jax.tree.map(lambda x: x[order].reshape((num_minibatches, -1) + x.shape[1:]), samples)

@@ -1,6 +1,5 @@
 """Deep Q-learning on a gymnax environment, with a replay memory on the device."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree, UInt32
 
-from mathai.learners import replay
+from mathai.learners import policies, replay
 from mathai.learners.base import (
     Learner,
     Metrics,
@@ -25,12 +24,10 @@ from mathai.learners.base import (
 from mathai.learners.environments import (
     TORSO_CHANNELS,
     EpisodeStatistics,
-    evaluate_policy,
     make_environments,
-    observation_features,
+    make_evaluate,
 )
-from mathai.learners.policies import ActionValues, epsilon_greedy, falling_epsilon, num_actions_of
-from mathai.models.q_network import QNetwork
+from mathai.learners.policies import epsilon_greedy, falling_epsilon
 from mathai.nn import losses
 from mathai.rl import q_learning
 
@@ -169,7 +166,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
       Rainbow, for its variants.
     """
     _check(config)
-    action_values = _network(config, env, env_params)
+    action_values = policies.action_values(config, env, env_params, dueling=config.dueling)
     environments = make_environments(env, env_params, config.num_envs)
     num_rows, num_phases = config.buffer_size // config.num_envs, config.num_steps // config.train_every
     num_skipped = max(-(-config.learning_starts // (config.num_envs * config.train_every)) - 1, 0)
@@ -289,40 +286,12 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
             "gradient_steps": state.gradient_steps,
         }
 
-    def evaluate(key: PRNGKey, state: State) -> Metrics:
-        return evaluate_policy(
-            key,
-            functools.partial(make_actor(config, env, env_params), state),
-            env,
-            env_params,
-            num_episodes=config.num_evaluation_episodes,
-            max_steps=config.max_evaluation_steps,
-        )
-
-    return Learner(init, update, evaluate)
+    return Learner(init, update, make_evaluate(config, env, env_params, make_actor(config, env, env_params)))
 
 
 def make_actor(config: Config, env: Any, env_params: Any) -> Callable[[State, PRNGKey, Array], Array]:
     """Return how `evaluate` plays: (state, key, observations [n, ...]) → the best actions."""
-    action_values = _network(config, env, env_params)
-
-    def act(state, key, observation):
-        del key
-        return jnp.argmax(action_values(state.params, observation), axis=-1)
-
-    return act
-
-
-def _network(config: Config, env: Any, env_params: Any) -> ActionValues:
-    model = QNetwork(
-        num_actions_of(env.action_space(env_params)),
-        config.hidden_sizes,
-        config.activation,
-        config.normalization,
-        config.dueling,
-        num_channels=TORSO_CHANNELS[config.torso],
-    )
-    return ActionValues(model, observation_features(env.observation_space(env_params), torso=config.torso))
+    return policies.action_values(config, env, env_params, dueling=config.dueling).best_action
 
 
 def _check(config: Config) -> None:

@@ -5,6 +5,7 @@ rollout, fresh first states included, is drawn in one batch before it, so that t
 depends on the actions.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -197,6 +198,24 @@ class EpisodeStatistics(NamedTuple):
             jnp.where(count > 0, finished_length / divisor, self.mean_length),
             self.episodes + count,
         )
+
+
+def make_evaluate(
+    config: Any, env: Any, env_params: Any, act: Callable[[PyTree, PRNGKey, Array], Array]
+) -> Callable[[PRNGKey, PyTree], Metrics]:
+    """Return a learner's `evaluate`: (key, state) → the metrics of `num_evaluation_episodes` of its actor."""
+
+    def evaluate(key, state):
+        return evaluate_policy(
+            key,
+            functools.partial(act, state),
+            env,
+            env_params,
+            num_episodes=config.num_evaluation_episodes,
+            max_steps=config.max_evaluation_steps,
+        )
+
+    return evaluate
 
 
 def evaluate_policy(

@@ -7,7 +7,6 @@ Sampling is split in two. The noise depends on no parameters, so a learner draws
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
@@ -15,6 +14,7 @@ from jaxtyping import Array, PyTree
 from mathai.learners.base import PRNGKey
 from mathai.learners.environments import TORSO_CHANNELS, observation_features
 from mathai.models.actor_critic import ActorCritic
+from mathai.models.q_network import QNetwork
 from mathai.rl import policy_gradient
 
 Head = Any  # logits [..., actions], or (mean, log_std), each [..., actions]
@@ -42,6 +42,11 @@ class Policy(NamedTuple):
     log_probability: Callable[[Head, Array], Array]
     entropy: Callable[[Head], Array]
     to_environment: Callable[[Array], Array]
+
+    def act(self, key: PRNGKey, head: Head, shape: tuple[int, ...], *, greedy: bool) -> Array:
+        """Return what the environment takes: the most probable actions, or sampled ones; shape is the batch's."""
+        action = self.mode(head) if greedy else self.sample(head, self.draw_noise(key, shape))
+        return self.to_environment(action)
 
 
 def for_action_space(space: Any) -> Policy:
@@ -82,7 +87,7 @@ def actor_critic(
 class ActionValues(NamedTuple):
     """A `QNetwork` on what an environment shows: (params, observations) → Q [..., A]."""
 
-    model: nn.Module
+    model: QNetwork
     features: Callable[[Array], Array]
 
     def init(self, key: PRNGKey, observation: Array) -> PyTree:
@@ -92,6 +97,24 @@ class ActionValues(NamedTuple):
     def __call__(self, params: PyTree, observation: Array) -> Any:
         """Return the values of all actions."""
         return self.model.apply(params, self.features(observation))
+
+    def best_action(self, state: Any, key: PRNGKey, observation: Array) -> Array:
+        """Return the best actions by `state.params`; the key is for actors that draw."""
+        del key
+        return jnp.argmax(self(state.params, observation), axis=-1)
+
+
+def action_values(config: Any, env: Any, env_params: Any, *, dueling: bool = False) -> ActionValues:
+    """Return the action values that a config describes."""
+    model = QNetwork(
+        num_actions_of(env.action_space(env_params)),
+        config.hidden_sizes,
+        config.activation,
+        config.normalization,
+        dueling,
+        TORSO_CHANNELS[config.torso],
+    )
+    return ActionValues(model, observation_features(env.observation_space(env_params), torso=config.torso))
 
 
 def num_actions_of(space: Any) -> int:

@@ -1,6 +1,5 @@
 """Proximal policy optimization on a gymnax environment, one rollout and its epochs per update."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,12 +18,13 @@ from mathai.learners.base import (
     adam,
     check_between,
     check_choices,
+    check_minibatches,
     check_positive,
     hyperparameters,
     is_known,
-    permutations,
+    shuffled_minibatches,
 )
-from mathai.learners.environments import TORSO_CHANNELS, EpisodeStatistics, evaluate_policy, make_environments
+from mathai.learners.environments import TORSO_CHANNELS, EpisodeStatistics, make_environments, make_evaluate
 from mathai.learners.normalization import RewardScale, RunningMoments
 from mathai.models.actor_critic import ActorCritic
 from mathai.nn.scores import explained_variance
@@ -299,8 +299,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
 
     def run_epoch(carry, key: PRNGKey, samples: Sample):
         """One pass over the rollout in random order; what is not recurrent is done for all minibatches at once."""
-        (order,) = permutations(key, 1, config.num_steps * config.num_envs)
-        minibatches = jax.tree.map(lambda x: x[order].reshape((config.num_minibatches, -1) + x.shape[1:]), samples)
+        minibatches = shuffled_minibatches(key, samples, config.num_minibatches)
         minibatches = minibatches._replace(advantage=_normalize(minibatches.advantage))
         carry, (outputs, gradient_norm) = jax.lax.scan(improve, carry, minibatches)
         _, metrics = jax.vmap(objective)(outputs[0], outputs[1], minibatches)
@@ -332,17 +331,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
             state = state._replace(observation_moments=moments)
         return state._replace(key=key, params=params, optimizer=optimizer_state), metrics
 
-    def evaluate(key: PRNGKey, state: State) -> Metrics:
-        return evaluate_policy(
-            key,
-            functools.partial(make_actor(config, env, env_params), state),
-            env,
-            env_params,
-            num_episodes=config.num_evaluation_episodes,
-            max_steps=config.max_evaluation_steps,
-        )
-
-    return Learner(init, update, evaluate)
+    return Learner(init, update, make_evaluate(config, env, env_params, make_actor(config, env, env_params)))
 
 
 def make_actor(config: Config, env: Any, env_params: Any) -> Callable[[State, PRNGKey, Array], Array]:
@@ -351,10 +340,7 @@ def make_actor(config: Config, env: Any, env_params: Any) -> Callable[[State, PR
 
     def act(state, key, observation):
         head: Any = model.apply(state.params, seen(state, observation), method="policy")
-        if config.greedy_evaluation:
-            return policy.to_environment(policy.mode(head))
-        noise = policy.draw_noise(key, observation.shape[:1])
-        return policy.to_environment(policy.sample(head, noise))
+        return policy.act(key, head, observation.shape[:1], greedy=config.greedy_evaluation)
 
     return act
 
@@ -385,12 +371,7 @@ def _check(config: Config) -> None:
         "max_evaluation_steps",
         "hidden_sizes",
     )
-    rollout = config.num_envs * config.num_steps
-    if rollout % config.num_minibatches:
-        raise ValueError(
-            f"ppo: num_minibatches = {config.num_minibatches} does not divide the rollout of num_envs * num_steps = "
-            f"{config.num_envs} * {config.num_steps} = {rollout} samples; choose a divisor of {rollout}."
-        )
+    check_minibatches("ppo", config)
 
 
 def _normalize(advantage: Float[Array, "minibatches samples"]) -> Float[Array, "minibatches samples"]:

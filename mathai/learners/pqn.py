@@ -1,6 +1,5 @@
 """Q-learning without replay memory or target network: λ-returns of parallel environments, and normalized layers."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from mathai.learners import policies
 from mathai.learners.base import (
     Learner,
     Metrics,
@@ -16,19 +16,18 @@ from mathai.learners.base import (
     adam,
     check_between,
     check_choices,
+    check_minibatches,
     check_positive,
     hyperparameters,
-    permutations,
+    shuffled_minibatches,
 )
 from mathai.learners.environments import (
     TORSO_CHANNELS,
     EpisodeStatistics,
-    evaluate_policy,
     make_environments,
-    observation_features,
+    make_evaluate,
 )
-from mathai.learners.policies import ActionValues, epsilon_greedy, falling_epsilon, num_actions_of
-from mathai.models.q_network import QNetwork
+from mathai.learners.policies import epsilon_greedy, falling_epsilon
 from mathai.rl.returns import lambda_returns
 
 
@@ -149,7 +148,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
       Gallici et al. (2025), Simplifying Deep Temporal Difference Learning, algorithm 1.
     """
     _check(config)
-    action_values = _network(config, env, env_params)
+    action_values = policies.action_values(config, env, env_params)
     environments = make_environments(env, env_params, config.num_envs)
     optimizer = adam(
         config.learning_rate,
@@ -217,8 +216,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
         return (optax.apply_updates(params, updates), optimizer_state), metrics
 
     def run_epoch(carry, key: PRNGKey, samples):
-        (order,) = permutations(key, 1, config.num_steps * config.num_envs)
-        minibatches = jax.tree.map(lambda x: x[order].reshape((config.num_minibatches, -1) + x.shape[1:]), samples)
+        minibatches = shuffled_minibatches(key, samples, config.num_minibatches)
         return jax.lax.scan(improve, carry, minibatches)
 
     def update(state: State, batch: None = None) -> tuple[State, Metrics]:
@@ -241,39 +239,12 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
             "env_steps": state.env_steps,
         }
 
-    def evaluate(key: PRNGKey, state: State) -> Metrics:
-        return evaluate_policy(
-            key,
-            functools.partial(make_actor(config, env, env_params), state),
-            env,
-            env_params,
-            num_episodes=config.num_evaluation_episodes,
-            max_steps=config.max_evaluation_steps,
-        )
-
-    return Learner(init, update, evaluate)
+    return Learner(init, update, make_evaluate(config, env, env_params, make_actor(config, env, env_params)))
 
 
 def make_actor(config: Config, env: Any, env_params: Any) -> Callable[[State, PRNGKey, Array], Array]:
     """Return how `evaluate` plays: (state, key, observations [n, ...]) → the best actions."""
-    action_values = _network(config, env, env_params)
-
-    def act(state, key, observation):
-        del key
-        return jnp.argmax(action_values(state.params, observation), axis=-1)
-
-    return act
-
-
-def _network(config: Config, env: Any, env_params: Any) -> ActionValues:
-    model = QNetwork(
-        num_actions_of(env.action_space(env_params)),
-        config.hidden_sizes,
-        config.activation,
-        config.normalization,
-        num_channels=TORSO_CHANNELS[config.torso],
-    )
-    return ActionValues(model, observation_features(env.observation_space(env_params), torso=config.torso))
+    return policies.action_values(config, env, env_params).best_action
 
 
 def _check(config: Config) -> None:
@@ -289,9 +260,4 @@ def _check(config: Config) -> None:
         "max_evaluation_steps",
         "hidden_sizes",
     )
-    rollout = config.num_envs * config.num_steps
-    if rollout % config.num_minibatches:
-        raise ValueError(
-            f"pqn: num_minibatches = {config.num_minibatches} does not divide the rollout of num_envs * num_steps = "
-            f"{config.num_envs} * {config.num_steps} = {rollout} samples; choose a divisor of {rollout}."
-        )
+    check_minibatches("pqn", config)

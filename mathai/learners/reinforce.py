@@ -1,6 +1,5 @@
 """REINFORCE with a learned baseline on a gymnax environment, some whole episodes per update."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from mathai.learners.base import (
     check_positive,
     hyperparameters,
 )
-from mathai.learners.environments import TORSO_CHANNELS, evaluate_policy, make_environments
+from mathai.learners.environments import TORSO_CHANNELS, make_environments, make_evaluate
 from mathai.rl.returns import discounted_returns
 
 
@@ -222,17 +221,7 @@ def make(config: Config, env: Any, env_params: Any) -> Learner[State]:
             "env_steps": state.env_steps,
         }
 
-    def evaluate(key: PRNGKey, state: State) -> Metrics:
-        return evaluate_policy(
-            key,
-            functools.partial(make_actor(config, env, env_params), state),
-            env,
-            env_params,
-            num_episodes=config.num_evaluation_episodes,
-            max_steps=config.max_evaluation_steps,
-        )
-
-    return Learner(init, update, evaluate)
+    return Learner(init, update, make_evaluate(config, env, env_params, make_actor(config, env, env_params)))
 
 
 def make_actor(config: Config, env: Any, env_params: Any) -> Callable[[State, PRNGKey, Array], Array]:
@@ -241,9 +230,7 @@ def make_actor(config: Config, env: Any, env_params: Any) -> Callable[[State, PR
 
     def act(state, key, observation):
         head: Any = model.apply(state.params, features(observation), method="policy")
-        if config.greedy_evaluation:
-            return policy.to_environment(policy.mode(head))
-        return policy.to_environment(policy.sample(head, policy.draw_noise(key, observation.shape[:1])))
+        return policy.act(key, head, observation.shape[:1], greedy=config.greedy_evaluation)
 
     return act
 
