@@ -15,10 +15,10 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import progress
+from experiments import devices, progress
 from experiments.configuration import provenance
 from experiments.errors import UserError, run_program
-from experiments.suites.base import Case, describe, run_case
+from experiments.suites.base import NUM_SEEDS, Case, describe, run_case
 
 FLAGS = flags.FLAGS
 
@@ -40,6 +40,7 @@ def main(argv: list[str]) -> None:
     for name in FLAGS.suite:
         if name not in SUITES:
             raise UserError(f"suite {name!r} is unknown; use {', '.join(SUITES)}.")
+    devices.prepare(NUM_SEEDS if "ppo" in FLAGS.suite else 1)
     suites = [(name, SUITES[name]()) for name in FLAGS.suite]  # so that a flag that is missing is missed at once
     for name, cases in suites:
         progress.say("suite", f"{name} on {jax.devices()[0].device_kind}, median of {FLAGS.repeats} runs in turn")

@@ -9,7 +9,7 @@ import pathlib
 import jax
 from absl import flags
 
-from experiments import progress, run_loop
+from experiments import devices, progress, run_loop
 from experiments.checkpoints import Checkpoints
 from experiments.configuration import from_json
 from experiments.errors import UserError, run_program
@@ -34,6 +34,7 @@ def main(argv: list[str]) -> None:
     workdir = pathlib.Path(FLAGS.workdir)
     stored = read_json(workdir / CONFIG)["config"]
     num_seeds = stored.pop("seeds")
+    devices.prepare(num_seeds)
     config = from_json(stored)
     task = make_task(config)
     programs = run_loop.make_programs(task, config.run.seed, num_seeds if num_seeds > 1 else None)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from experiments import progress
+from experiments import devices, progress
 from experiments.checkpoints import Checkpoints
 from experiments.configuration import did_you_mean
 from experiments.errors import UserError
@@ -88,20 +88,35 @@ class StopSignal:
 
 def make_programs(task: Task, seed: int, num_seeds: int | None) -> Programs:
     """Return the jitted functions of a task; with a number of seeds, all of them run in one program."""
-    init, evaluate = task.learner.init, functools.partial(_evaluate, task.learner)
-    chunk = functools.partial(_chunk, task)
+    init, evaluate, chunk = (
+        task.learner.init,
+        functools.partial(_evaluate, task.learner),
+        functools.partial(_chunk, task),
+    )
     keys = jax.random.key(seed)
     if num_seeds is not None:
         keys = jnp.stack([jax.random.key(seed + index) for index in range(num_seeds)])
-        init, evaluate = jax.vmap(init), jax.vmap(evaluate, in_axes=(0, 0, None))
-        one_seed = chunk
-
-        def chunk(states, keys, data, first_step, num_updates):
-            return jax.vmap(lambda state, key: one_seed(state, key, data, first_step, num_updates))(states, keys)
-
+        init, evaluate, chunk = _of_seeds(init, evaluate, chunk, num_seeds)
     return Programs(
         jax.jit(init), jax.jit(chunk, static_argnums=4), jax.jit(evaluate), keys, _fold_in(keys, BATCH_STREAM)
     )
+
+
+def _of_seeds(init: Any, evaluate: Any, chunk: Any, num_seeds: int) -> tuple[Any, Any, Any]:
+    """The functions of one seed as functions of all."""
+    over_seeds = functools.partial(devices.over_seeds, num_seeds=num_seeds)
+
+    def init_all(keys):
+        return over_seeds(lambda key, _: init(key))(keys, ())
+
+    def evaluate_all(keys, states, data):
+        return over_seeds(lambda each, data: evaluate(*each, data))((keys, states), data)
+
+    def chunk_all(states, keys, data, first_step, num_updates):
+        shared = data, first_step
+        return over_seeds(lambda each, shared: chunk(*each, *shared, num_updates))((states, keys), shared)
+
+    return init_all, evaluate_all, chunk_all
 
 
 def _chunk(
@@ -191,7 +206,9 @@ def _start(programs: Programs, checkpoints: Checkpoints) -> tuple[int, PyTree]:
     if found is None:
         return 0, programs.init(programs.keys)
     progress.say("resume", f"from the checkpoint of update {found[0]}")
-    return found
+    step, state = found
+    sharding = devices.seed_sharding(len(programs.keys)) if programs.keys.ndim else None
+    return step, state if sharding is None else jax.device_put(state, sharding)
 
 
 class _Run:

@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import pictures, progress, run_loop
+from experiments import devices, pictures, progress, run_loop
 from experiments.configuration import as_json, provenance
 from experiments.errors import UserError, one_line, run_program
 from experiments.statistics import format_score, summarize
@@ -37,6 +37,7 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     """Run what the flags say."""
     del argv
+    devices.prepare(FLAGS.seeds)
     demand_platform(FLAGS.platform)
     config, workdir = _config(), pathlib.Path(FLAGS.workdir)
     task = make_task(config)

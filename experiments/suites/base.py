@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+NUM_SEEDS = 8  # of a case that trains several
 SHORTEST = 0.1  # seconds that one measurement lasts at least
 
 

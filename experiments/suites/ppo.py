@@ -5,13 +5,13 @@ import pathlib
 import gymnax
 import jax
 
+from experiments import devices
 from experiments.errors import UserError
 from experiments.peers import purejaxrl
-from experiments.suites.base import Case, Contestant
+from experiments.suites.base import NUM_SEEDS, Case, Contestant
 from mathai.learners import ppo
 from mathai.learners.base import train
 
-NUM_SEEDS = 8
 BREAKOUT = {
     "num_envs": 64,
     "num_minibatches": 8,
@@ -45,11 +45,20 @@ def _case(environment: str, config: ppo.Config, checkout: pathlib.Path | None, n
     if checkout is not None:
         programs.append(("PureJaxRL", *purejaxrl.ppo_program(checkout, environment, config)))
     if num_seeds > 1:
-        programs = [(name, _over_seeds(program, num_seeds), score) for name, program, score in programs]
+        overs = [_over_seeds, _in_step]  # ours as `experiments.train --seeds` runs them, the peer as its documents say
+        programs = [
+            (name, over(program, num_seeds), score)
+            for over, (name, program, score) in zip(overs, programs, strict=False)
+        ]
     work = num_seeds * config.num_updates * config.num_envs * config.num_steps
     name = f"{environment}, {num_seeds} seeds" if num_seeds > 1 else environment
     return Case(name, [Contestant(*program) for program in programs], work, "env_steps", least)
 
 
 def _over_seeds(program, num_seeds):
+    mapped = devices.over_seeds(lambda key, _: program(key), num_seeds)
+    return lambda key: mapped(jax.random.split(key, num_seeds), ())
+
+
+def _in_step(program, num_seeds):
     return lambda key: jax.vmap(program)(jax.random.split(key, num_seeds))
