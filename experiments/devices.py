@@ -20,9 +20,9 @@ def prepare(num_seeds: int) -> None:
     """Make a device of each core, no more than there are seeds; before JAX's first computation.
 
     Nothing changes where there is one seed, where JAX already counts CPU devices by its own settings, or on
-    accelerators. Threads: XLA's CPU devices share one pool, of as many threads as cores; an execution waits in it for
-    its own parallel parts, and when every thread waits, nothing ends (seen with jaxlib 0.10.2 on two cores, with one
-    device too). Twice the threads leave some to work.
+    accelerators. XLA's CPU devices share one pool of as many threads as cores, and jaxlib's batched LAPACK calls (seen
+    with 0.10.2: QR, of a peer's initial weights) wait in it for other threads of the pool: where all of them wait,
+    nothing ever ends. Twice the threads leave some to work.
     """
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("NPROC", str(2 * num_cores))

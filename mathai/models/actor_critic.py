@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
+from mathai.models.initializers import orthogonal
 from mathai.models.layers import Conv
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
@@ -71,7 +72,7 @@ class Torsos(nn.Module):
 def _orthogonal(
     key: Array, num_stacks: int, num_inputs: int, num_outputs: int
 ) -> Float[Array, "stacks inputs outputs"]:
-    init = nn.initializers.orthogonal(2**0.5)
+    init = orthogonal(2**0.5)
     return jax.vmap(lambda key: init(key, (num_inputs, num_outputs)))(jax.random.split(key, num_stacks))
 
 
@@ -120,8 +121,8 @@ class ActorCritic(nn.Module):
             self.image_torso = ImageTorso(self.num_channels)
         num_torsos = 1 if self.shared_torso else 2
         self.torsos = Torsos(num_torsos, self.hidden_sizes, ACTIVATIONS[self.activation])
-        self.policy_head = nn.Dense(self.num_actions, kernel_init=nn.initializers.orthogonal(0.01))
-        self.value_head = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0))
+        self.policy_head = nn.Dense(self.num_actions, kernel_init=orthogonal(0.01))
+        self.value_head = nn.Dense(1, kernel_init=orthogonal(1.0))
         if self.continuous:
             self.log_std = self.param("log_std", nn.initializers.zeros, (self.num_actions,))
 

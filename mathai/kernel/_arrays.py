@@ -1,0 +1,30 @@
+"""What the formulas of this package do to their arrays and parameters before the mathematics."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+
+def promote(*inputs: ArrayLike) -> tuple[tuple[Array, ...], np.dtype]:
+    """The arrays in a dtype fit to accumulate in, and the dtype in which results go back."""
+    arrays = tuple(jnp.asarray(x) for x in inputs)
+    dtype = jnp.result_type(*arrays)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.result_type(dtype, float)
+    accumulator = jnp.promote_types(dtype, jnp.float32)
+    return tuple(x.astype(accumulator) for x in arrays), dtype
+
+
+def contract(subscripts: str, *operands: Array) -> Array:
+    """`einsum` with products at full precision on every device: distances are differences of large numbers."""
+    return jnp.einsum(subscripts, *operands, precision=jax.lax.Precision.HIGHEST)
+
+
+def check_at_least(name: str, value: ArrayLike, least: float) -> None:
+    """Raise a `ValueError` for a parameter that is known and has a number below the least, or NaN."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    if not np.all(np.asarray(value) >= least):
+        raise ValueError(f"{name} is {value}; it must be at least {least}.")

@@ -1,0 +1,358 @@
+"""Kernels on vectors, their Gram matrices by matrix products, and compositions.
+
+A kernel is any callable (x, z) → scalar. Parameters are bound by `functools.partial`, or by `jax.tree_util.Partial`,
+which makes them leaves: the kernel may then be an argument of a jitted function, batched and differentiated.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from mathai.kernel._arrays import check_at_least, contract, promote
+from mathai.kernel._distances import squared_distances
+
+__all__ = ["add", "gram", "gram_diagonal", "linear", "multiply", "polynomial", "rbf", "scale"]
+
+Kernel = Callable[..., Any]
+
+
+def linear(x: Float[ArrayLike, "features"], z: Float[ArrayLike, "features"]) -> Float[Array, ""]:
+    """The linear kernel, the dot product.
+
+        k(x, z) = xᵀz
+
+    Args:
+      x: one vector.
+      z: another, of the same length.
+
+    Returns:
+      A scalar in the inputs' dtype, accumulated in at least float32.
+
+    Raises:
+      AssertionError: x and z are not two vectors of one length.
+
+    Source:
+      Schölkopf & Smola (2002), Learning with Kernels, section 1.1.
+
+    >>> linear(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]))
+    Array(11., dtype=float32)
+    """
+    (x, z), dtype = _vectors(x, z)
+    return contract("d,d->", x, z).astype(dtype)
+
+
+def polynomial(
+    x: Float[ArrayLike, "features"],
+    z: Float[ArrayLike, "features"],
+    *,
+    degree: int = 3,
+    c: ArrayLike = 1.0,
+    gamma: ArrayLike = 1.0,
+) -> Float[Array, ""]:
+    """The polynomial kernel: the dot product of all monomials up to a degree.
+
+        k(x, z) = (γ xᵀz + c)ᵖ
+
+    Args:
+      x: one vector.
+      z: another, of the same length.
+      degree: p, an integer ≥ 1.
+      c: weight of the lower degrees, ≥ 0; 0 leaves the monomials of degree p alone.
+      gamma: γ ≥ 0, the scale of the dot product.
+
+    Returns:
+      A scalar in the inputs' dtype.
+
+    Raises:
+      AssertionError: x and z are not two vectors of one length.
+      ValueError: degree is below 1, or c or γ is negative: the Gram matrix would not be positive semidefinite.
+
+    Source:
+      Schölkopf & Smola (2002), Learning with Kernels, eq. 2.27.
+
+    >>> polynomial(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]), degree=2)
+    Array(144., dtype=float32)
+    """
+    (x, z), dtype = _vectors(x, z)
+    return _power(contract("d,d->", x, z), degree, c, gamma).astype(dtype)
+
+
+def rbf(
+    x: Float[ArrayLike, "features"],
+    z: Float[ArrayLike, "features"],
+    *,
+    gamma: ArrayLike,
+) -> Float[Array, ""]:
+    """The Gaussian kernel (radial basis function), with one width or one for each feature.
+
+        k(x, z) = exp(−γ ‖x − z‖²),   or   exp(−Σⱼ γⱼ (xⱼ − zⱼ)²)
+
+    With γⱼ = 1 / (2ℓⱼ²), ℓⱼ is the length over which feature j matters (automatic relevance determination).
+
+    Args:
+      x: one vector.
+      z: another, of the same length.
+      gamma: γ ≥ 0, in units of 1 / x², a scalar or one per feature; 0 gives k = 1.
+
+    Returns:
+      A scalar in the inputs' dtype, in [0, 1]; exactly 1 where x = z. The gradient there is 0.
+
+    Raises:
+      AssertionError: x and z are not two vectors of one length, or γ is neither scalar nor of that length.
+      ValueError: γ is negative.
+
+    Source:
+      Schölkopf & Smola (2002), Learning with Kernels, eq. 2.68; MacKay (1994), Bayesian Non-linear Modelling for the
+      Prediction Competition, for one width per feature.
+
+    >>> rbf(jnp.array([0.0, 1.0]), jnp.array([1.0, 1.0]), gamma=2.0).round(4)
+    Array(0.1353, dtype=float32)
+    """
+    (x, z), dtype = _vectors(x, z)
+    difference = x - z
+    return jnp.exp(-jnp.sum(_widths(gamma, x) * difference * difference)).astype(dtype)
+
+
+def add(first: Kernel, second: Kernel) -> Kernel:
+    """The sum of two kernels, a kernel again.
+
+        k(x, z) = k₁(x, z) + k₂(x, z)
+
+    Args:
+      first: k₁, any kernel.
+      second: k₂, any kernel.
+
+    Returns:
+      k, a pytree whose leaves are the parameters of both.
+
+    Source:
+      Schölkopf & Smola (2002), Learning with Kernels, proposition 13.1.
+
+    >>> add(linear, functools.partial(rbf, gamma=1.0))(jnp.ones(2), jnp.ones(2))
+    Array(3., dtype=float32)
+    """
+    return _Sum(_as_pytree(first), _as_pytree(second))
+
+
+def multiply(first: Kernel, second: Kernel) -> Kernel:
+    """The product of two kernels, a kernel again.
+
+        k(x, z) = k₁(x, z) · k₂(x, z)
+
+    Args:
+      first: k₁, any kernel.
+      second: k₂, any kernel.
+
+    Returns:
+      k, a pytree whose leaves are the parameters of both.
+
+    Source:
+      Schölkopf & Smola (2002), Learning with Kernels, proposition 13.1.
+
+    >>> multiply(linear, linear)(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]))
+    Array(121., dtype=float32)
+    """
+    return _Product(_as_pytree(first), _as_pytree(second))
+
+
+def scale(kernel: Kernel, factor: ArrayLike) -> Kernel:
+    """A kernel times a number, a kernel again.
+
+        k(x, z) = s · k₁(x, z)
+
+    Args:
+      kernel: k₁, any kernel.
+      factor: s ≥ 0.
+
+    Returns:
+      k, a pytree whose leaves are s and the parameters of k₁.
+
+    Raises:
+      ValueError: s is negative.
+
+    Source:
+      Schölkopf & Smola (2002), Learning with Kernels, proposition 13.1.
+
+    >>> scale(linear, 0.5)(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]))
+    Array(5.5, dtype=float32)
+    """
+    check_at_least("scale: factor", factor, 0)
+    return _Scaled(_as_pytree(kernel), factor)
+
+
+def gram(
+    kernel: Kernel, X: Float[ArrayLike, "n features"], Z: Float[ArrayLike, "m features"] | None = None
+) -> Float[Array, "n m"]:
+    """The Gram matrix: a kernel between all pairs of two sets of vectors, or of one set with itself.
+
+        Kᵢⱼ = k(xᵢ, zⱼ)
+
+    The kernels of this module and their compositions take one matrix product, at the highest precision; any other
+    kernel is mapped over all pairs. Squared distances are of centred vectors, never negative, and exactly 0 between a
+    vector and itself where Z is None.
+
+    Args:
+      kernel: k, any kernel.
+      X: the rows' vectors; integers and booleans count as float32.
+      Z: the columns' vectors; None takes X.
+
+    Returns:
+      K, in the inputs' dtype. A NaN or infinite feature makes NaN of what it takes part in.
+
+    Raises:
+      AssertionError: X and Z are not matrices with the same number of columns.
+      ValueError: a parameter is out of the kernel's range.
+
+    Source:
+      Schölkopf & Smola (2002), Learning with Kernels, definition 2.3.
+
+    >>> gram(functools.partial(polynomial, degree=2), jnp.array([[0.0], [1.0]]))
+    Array([[1., 1.],
+           [1., 4.]], dtype=float32)
+    """
+    (X, *rest), dtype = promote(X) if Z is None else promote(X, Z)
+    (Z,) = rest or (None,)
+    chex.assert_rank([X] if Z is None else [X, Z], 2)
+    chex.assert_equal_shape_suffix([X, X if Z is None else Z], 1)
+    return _gram(kernel, X, Z).astype(dtype)
+
+
+def gram_diagonal(kernel: Kernel, X: Float[ArrayLike, "n features"]) -> Float[Array, "n"]:
+    """The diagonal of the Gram matrix, without the rest of it.
+
+        dᵢ = k(xᵢ, xᵢ)
+
+    Args:
+      kernel: k, any kernel.
+      X: the vectors.
+
+    Returns:
+      d, in the inputs' dtype.
+
+    Raises:
+      AssertionError: X is not a matrix.
+      ValueError: a parameter is out of the kernel's range.
+
+    Source:
+      Schölkopf & Smola (2002), Learning with Kernels, definition 2.3.
+
+    >>> gram_diagonal(linear, jnp.array([[1.0, 2.0], [0.0, 3.0]]))
+    Array([5., 9.], dtype=float32)
+    """
+    (X,), dtype = promote(X)
+    chex.assert_rank(X, 2)
+    return jax.vmap(kernel)(X, X).astype(dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Sum:
+    first: Kernel
+    second: Kernel
+
+    def __call__(self, x: Any, z: Any) -> Any:
+        return self.first(x, z) + self.second(x, z)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Product:
+    first: Kernel
+    second: Kernel
+
+    def __call__(self, x: Any, z: Any) -> Any:
+        return self.first(x, z) * self.second(x, z)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Scaled:
+    kernel: Kernel
+    factor: ArrayLike
+
+    def __call__(self, x: Any, z: Any) -> Any:
+        return self.factor * self.kernel(x, z)
+
+
+def _gram(kernel: Kernel, X: Array, Z: Array | None) -> Array:
+    if isinstance(kernel, _Sum):
+        return _gram(kernel.first, X, Z) + _gram(kernel.second, X, Z)
+    if isinstance(kernel, _Product):
+        return _gram(kernel.first, X, Z) * _gram(kernel.second, X, Z)
+    if isinstance(kernel, _Scaled):
+        return jnp.asarray(kernel.factor) * _gram(kernel.kernel, X, Z)
+    function, arguments, keywords = _unbound(kernel)
+    if function in _BY_PRODUCTS and not arguments:
+        return _BY_PRODUCTS[function](X, Z, **keywords)
+    return jax.vmap(lambda x: jax.vmap(lambda z: kernel(x, z))(X if Z is None else Z))(X)
+
+
+def _linear_gram(X: Array, Z: Array | None) -> Array:
+    return contract("nd,md->nm", X, X if Z is None else Z)
+
+
+def _polynomial_gram(X: Array, Z: Array | None, *, degree=3, c=1.0, gamma=1.0) -> Array:
+    return _power(_linear_gram(X, Z), degree, c, gamma)
+
+
+def _rbf_gram(X: Array, Z: Array | None, *, gamma) -> Array:
+    widths = _widths(gamma, X)
+    if widths.ndim == 0:
+        return jnp.exp(-widths * squared_distances(X, Z))
+    return jnp.exp(-squared_distances(X, Z, weights=widths))
+
+
+_BY_PRODUCTS: dict[Callable, Callable[..., Array]] = {
+    linear: _linear_gram,
+    polynomial: _polynomial_gram,
+    rbf: _rbf_gram,
+}
+
+
+def _unbound(kernel: Kernel) -> tuple[Callable, tuple, Mapping[str, Any]]:
+    """A kernel's function, and what is bound to it; `jax.tree_util.Partial` is a `functools.partial` too."""
+    if not isinstance(kernel, functools.partial):
+        return kernel, (), {}
+    function, arguments, keywords = _unbound(kernel.func)
+    return function, (*arguments, *kernel.args), {**keywords, **kernel.keywords}
+
+
+def _as_pytree(kernel: Kernel) -> Kernel:
+    """The same kernel as a pytree of its parameters."""
+    if isinstance(kernel, _Sum | _Product | _Scaled | jax.tree_util.Partial):
+        return kernel
+    function, arguments, keywords = _unbound(kernel)
+    return jax.tree_util.Partial(function, *arguments, **keywords)
+
+
+def _power(product: Array, degree, c, gamma) -> Array:
+    check_at_least("polynomial: degree", degree, 1)
+    check_at_least("polynomial: c", c, 0)
+    check_at_least("polynomial: gamma", gamma, 0)
+    if isinstance(degree, int | np.integer):
+        return jax.lax.integer_pow(gamma * product + c, int(degree))
+    return (gamma * product + c) ** jnp.asarray(degree)
+
+
+def _widths(gamma, x: Array) -> Array:
+    """γ as a scalar or as one number per feature."""
+    check_at_least("rbf: gamma", gamma, 0)
+    widths = jnp.asarray(gamma, x.dtype)
+    if widths.ndim:
+        chex.assert_shape(widths, x.shape[-1:])
+    return widths
+
+
+def _vectors(x: ArrayLike, z: ArrayLike) -> tuple[tuple[Array, ...], np.dtype]:
+    vectors, dtype = promote(x, z)
+    chex.assert_rank(list(vectors), 1)
+    chex.assert_equal_shape(list(vectors))
+    return vectors, dtype
