@@ -1,5 +1,5 @@
 """Kernel methods: kernels that compose, Gram matrices, support vector machines."""
 
-from mathai.kernel import kernels
+from mathai.kernel import kernels, svm
 
-__all__ = ["kernels"]
+__all__ = ["kernels", "svm"]

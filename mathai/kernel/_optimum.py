@@ -1,0 +1,127 @@
+"""The optimum of the boxed quadratic with its certificate, and derivatives of it by the implicit function theorem."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mathai.kernel import _blocks, _smo
+from mathai.kernel._arrays import contract
+from mathai.kernel._smo import Iterate, Problem
+
+BLOCKS_FROM = 3000  # examples; below, pairs among all of them are faster than blocks
+BLOCK = 256
+REPAIRS = 4  # times that a gradient which rounding made wrong is computed anew and worked on
+
+
+class Optimum(NamedTuple):
+    """A solution of the boxed quadratic.
+
+    Attributes:
+      beta: β.
+      value: pᵀβ − ½ βᵀKβ, the dual objective.
+      gradient: f = Kβ − p, from β as it is returned.
+      gap: of the optimality conditions.
+      steps: pairs changed.
+    """
+
+    beta: Float[Array, "n"]
+    value: Float[Array, ""]
+    gradient: Float[Array, "n"]
+    gap: Float[Array, ""]
+    steps: Int[Array, ""]
+
+
+@jax.custom_vjp
+def optimum(
+    K: Float[Array, "n n"], problem: Problem, beta: Float[Array, "n"], tolerance: Array, max_steps: Array
+) -> Optimum:
+    """Return the optimum, from a feasible β; differentiable in K and in the problem's vectors."""
+    if problem.target.size < BLOCKS_FROM:
+        improve = functools.partial(_smo.minimize, K)
+    else:
+        improve = functools.partial(_blocks.minimize, lambda indices: K[indices], block=BLOCK)
+
+    def exact(beta, steps):
+        return _smo.at(problem, beta, contract("nm,m->n", K, beta) - problem.target, steps)
+
+    def goes_on(carry):
+        now, repairs = carry
+        return (now.gap > tolerance) & (now.steps < max_steps) & (repairs < REPAIRS)
+
+    def repair(carry):
+        now, repairs = carry
+        # A little below, so that what rounding adds to the gap of the exact gradient does not call for a repair.
+        end = improve(problem, now, tolerance=0.9 * tolerance, max_steps=max_steps)
+        return exact(end.beta, end.steps), repairs + 1
+
+    now, _ = jax.lax.while_loop(goes_on, repair, (exact(beta, jnp.int32(0)), jnp.int32(0)))
+    value = 0.5 * jnp.sum(now.beta * (problem.target - now.gradient))
+    return Optimum(now.beta, value, now.gradient, now.gap, now.steps)
+
+
+def bias_of(problem: Problem, now: Iterate | Optimum) -> Float[Array, ""]:
+    """b: minus the gradient of the free β, which have it in common; where none is free, the middle of its bounds."""
+    grows, shrinks = _smo.may_grow(problem, now.beta), _smo.may_shrink(problem, now.beta)
+    free = grows & shrinks
+    count = jnp.sum(free)
+    mean = jnp.sum(jnp.where(free, now.gradient, 0)) / jnp.maximum(count, 1)
+    least = jnp.min(jnp.where(grows, now.gradient, jnp.inf))
+    largest = jnp.max(jnp.where(shrinks, now.gradient, -jnp.inf))
+    return -jnp.where(count > 0, mean, 0.5 * (least + largest))
+
+
+def _forward(K, problem, beta, tolerance, max_steps):
+    result = optimum(K, problem, beta, tolerance, max_steps)
+    return result, (K, problem, result)
+
+
+def _backward(residuals, cotangent: Optimum):
+    """Both outputs of use have one: the value by the envelope theorem, for free, and β by a linear system.
+
+    With F the free β, all others staying at their bounds, and b the multiplier of the sum,
+
+        ⎡K_FF 1⎤ ⎡dβ_F⎤   ⎡dp_F − (dK β)_F − K_FB dβ_B⎤
+        ⎣1ᵀ   0⎦ ⎣db  ⎦ = ⎣          −1ᵀ dβ_B         ⎦
+
+    so that the cotangent of β needs one solution (u, ν) with the same symmetric matrix.
+    """
+    K, problem, result = residuals
+    beta = result.beta
+    free = _smo.may_grow(problem, beta) & _smo.may_shrink(problem, beta)
+    of_beta, of_gradient = cotangent.beta, cotangent.gradient
+    # f = Kβ − p: what comes to it goes on to K, p and β.
+    of_beta = of_beta + contract("nm,n->m", K, of_gradient)
+    u, multiplier = jax.lax.cond(
+        jnp.any(of_beta != 0),
+        lambda: _solve(K, free, jnp.where(free, of_beta, 0)),
+        lambda: (jnp.zeros_like(beta), jnp.zeros((), beta.dtype)),
+    )
+    of_value = cotangent.value
+    of_K = -u[:, None] * beta[None] + (of_gradient[:, None] - 0.5 * of_value * beta[:, None]) * beta[None]
+    of_target = u - of_gradient + of_value * beta
+    pull = -(result.gradient + bias_of(problem, result))  # ∂ value / ∂ bound, for β at a bound
+    of_bound = jnp.where(free, 0, of_beta - contract("nm,n->m", K, u) - multiplier + of_value * pull)
+    at_high = beta >= problem.high
+    problem_cotangent = Problem(of_target, jnp.where(at_high, 0, of_bound), jnp.where(at_high, of_bound, 0))
+    return of_K, problem_cotangent, jnp.zeros_like(beta), None, None
+
+
+def _solve(K: Array, free: Bool[Array, "n"], right: Array) -> tuple[Array, Array]:
+    """The solution (u, ν) of the system of the free β; u is 0 elsewhere."""
+    n = free.size
+    scale = jnp.max(jnp.where(free, jnp.diagonal(K), 0))
+    ridge = 10 * jnp.finfo(K.dtype).eps * jnp.where(scale > 0, scale, 1)  # duplicated points are no reason to fail
+    both = free[:, None] & free[None, :]
+    matrix = jnp.where(both, K, 0) + jnp.diag(jnp.where(free, ridge, 1))
+    border = free.astype(K.dtype)
+    # With no β free the last row would be empty: ν is then 0.
+    corner = jnp.where(jnp.any(free), 0, 1).astype(K.dtype)
+    system = jnp.block([[matrix, border[:, None]], [border[None, :], corner[None, None]]])
+    solution = jnp.linalg.solve(system, jnp.append(right, 0))
+    return jnp.where(free, solution[:n], 0), solution[n]
+
+
+optimum.defvjp(_forward, _backward)

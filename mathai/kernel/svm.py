@@ -1,0 +1,256 @@
+"""Support vector machines for two classes: the primal and the dual, the dual's solution, and what it decides."""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from mathai.kernel import _optimum
+from mathai.kernel._arrays import contract, promote
+from mathai.kernel._smo import Problem
+
+__all__ = ["DualSolution", "decision_function", "dual_objective", "primal_objective", "solve_dual"]
+
+
+class DualSolution(NamedTuple):
+    """A solution of the dual, with what proves it.
+
+    Attributes:
+      alpha: α, one number in [0, C] per example; those above 0 are the support vectors.
+      bias: b of the decision Σᵢ αᵢyᵢk(xᵢ, x) + b.
+      objective: the dual objective at α.
+      gap: the largest violation of the optimality conditions by a pair of examples, in units of the margin; computed
+        anew from α at the end. 0 or less is optimal.
+      iterations: pairs of α changed.
+      converged: whether the gap is at most the tolerance.
+      duality_gap: the primal objective less the dual one, both from α and b: how far each can be from the optimum.
+    """
+
+    alpha: Float[Array, "n"]
+    bias: Float[Array, ""]
+    objective: Float[Array, ""]
+    gap: Float[Array, ""]
+    iterations: Int[Array, ""]
+    converged: Bool[Array, ""]
+    duality_gap: Float[Array, ""]
+
+
+def primal_objective(
+    w: Float[ArrayLike, "features"],
+    b: Float[ArrayLike, ""],
+    X: Float[ArrayLike, "n features"],
+    y: Num[ArrayLike, "n"],
+    C: ArrayLike,
+) -> Float[Array, ""]:
+    """The primal objective of the linear machine: a wide margin, and the price of what falls short of it.
+
+        P(w, b) = ½‖w‖² + C Σᵢ ξᵢ,      ξᵢ = max(0, 1 − yᵢ (wᵀxᵢ + b))
+
+    Args:
+      w: the weights.
+      b: the bias.
+      X: one example in each row.
+      y: its class, −1 or +1.
+      C: the price of slack, ≥ 0: a scalar, or one per example.
+
+    Returns:
+      P, a scalar. The gradient at a kink (margin exactly 1) is that of zero slack.
+
+    Raises:
+      AssertionError: shapes do not match.
+
+    Source:
+      Cortes & Vapnik (1995), Support-Vector Networks, eq. 20 with F(u) = u.
+
+    >>> primal_objective(jnp.array([1.0]), 0.0, jnp.array([[2.0], [-0.5]]), jnp.array([1, -1]), 10.0)
+    Array(5.5, dtype=float32)
+    """
+    (w, b, X, C), dtype = promote(w, b, X, C)
+    chex.assert_rank([w, b, X], [1, 0, 2])
+    chex.assert_equal_shape_suffix([w, X], 1)
+    y = _classes(y, X)
+    slack = jnp.maximum(0, 1 - y * (contract("nd,d->n", X, w) + b))
+    return (0.5 * jnp.sum(w * w) + jnp.sum(_per_example(C, y) * slack)).astype(dtype)
+
+
+def dual_objective(
+    alpha: Float[ArrayLike, "n"], K: Float[ArrayLike, "n n"], y: Num[ArrayLike, "n"]
+) -> Float[Array, ""]:
+    """The dual objective.
+
+        D(α) = Σᵢ αᵢ − ½ Σᵢⱼ αᵢαⱼyᵢyⱼKᵢⱼ
+
+    Args:
+      alpha: α, one number per example.
+      K: the Gram matrix of the examples.
+      y: their classes, −1 or +1.
+
+    Returns:
+      D, a scalar: for every feasible α a lower bound of the primal objective.
+
+    Raises:
+      AssertionError: shapes do not match.
+
+    Source:
+      Cortes & Vapnik (1995), Support-Vector Networks, eq. 26.
+
+    >>> dual_objective(jnp.array([0.5, 0.5]), jnp.array([[1.0, -1.0], [-1.0, 1.0]]), jnp.array([1, -1]))
+    Array(0.5, dtype=float32)
+    """
+    (alpha, K), dtype = promote(alpha, K)
+    chex.assert_shape(K, (alpha.size, alpha.size))
+    beta = alpha * _classes(y, K)
+    return (jnp.sum(alpha) - 0.5 * jnp.dot(beta, contract("nm,m->n", K, beta))).astype(dtype)
+
+
+def solve_dual(
+    K: Float[ArrayLike, "n n"],
+    y: Num[ArrayLike, "n"],
+    C: ArrayLike,
+    *,
+    tolerance: ArrayLike = 1e-3,
+    max_iterations: ArrayLike = 10_000_000,
+    warm_start: Float[ArrayLike, "n"] | None = None,
+) -> DualSolution:
+    """Solve the dual of a support vector machine.
+
+        maximize D(α)   subject to   0 ≤ αᵢ ≤ Cᵢ,  Σᵢ αᵢyᵢ = 0
+
+    by sequential minimal optimization with working sets of second order; from 3000 examples on in blocks. It runs
+    under `jit` and `vmap`. Gradients in K and C are those of the solution (implicit differentiation of the optimality
+    conditions, where no α is about to reach or leave a bound); that of `objective` needs no further solution.
+
+    Args:
+      K: the Gram matrix of the examples, symmetric and positive semidefinite.
+      y: their classes, −1 or +1.
+      C: the price of slack, ≥ 0: a scalar, or one per example (the product of class and example weights, say). 0
+        takes an example out.
+      tolerance: the largest gap that counts as solved, in units of the margin.
+      max_iterations: pairs of α to change at most.
+      warm_start: α to begin from, made feasible first; None begins from 0.
+
+    Returns:
+      The solution. Where y, C or K are not as above and only a running program can know, it is NaN and not converged.
+
+    Raises:
+      AssertionError: shapes do not match.
+      ValueError: outside jit: y holds anything but −1 and +1 or one class only, C is negative, K holds NaN or
+        infinities or a negative k(x, x).
+
+    Source:
+      Fan, Chen & Lin (2005), Working Set Selection Using Second Order Information for Training Support Vector
+      Machines, algorithm 2; Joachims (1999), Making Large-Scale SVM Learning Practical, for blocks.
+
+    >>> solution = solve_dual(jnp.array([[1.0, -1.0], [-1.0, 1.0]]), jnp.array([1, -1]), 10.0)
+    >>> solution.alpha, bool(solution.converged)
+    (Array([0.5, 0.5], dtype=float32), True)
+    """
+    (K, C), dtype = promote(K, C)
+    chex.assert_rank(K, 2)
+    chex.assert_equal(K.shape[0], K.shape[1])
+    _check(K, y, C)
+    y = _classes(y, K)
+    C = _per_example(C, y)
+    is_valid = _is_valid(K, y, C)
+    bound = jnp.where(is_valid, y * C, 0)
+    problem = Problem(y, jnp.minimum(0, bound), jnp.maximum(0, bound))
+    start = jnp.zeros_like(y) if warm_start is None else _feasible(problem, jnp.asarray(warm_start, K.dtype) * y)
+    safe_K = jnp.where(is_valid, K, 0)
+    tolerance, max_steps = jnp.asarray(tolerance, K.dtype), jnp.asarray(max_iterations, jnp.int32)
+    best = _optimum.optimum(safe_K, problem, start, tolerance, max_steps)
+    bias = _optimum.bias_of(problem, best)
+    # The slack of an example without a price costs nothing, be it infinite.
+    slack = jnp.maximum(0, 1 - y * (best.gradient + problem.target + bias))
+    norm = jnp.sum(best.beta * (best.gradient + problem.target))
+    primal = 0.5 * norm + jnp.sum(jnp.where(slack > 0, C * slack, 0))
+    solution = DualSolution(
+        best.beta * y, bias, best.value, best.gap, best.steps, best.gap <= tolerance, primal - best.value
+    )
+    return jax.tree.map(lambda x: _or_not(is_valid, x, dtype), solution)
+
+
+def decision_function(
+    K_test_train: Float[ArrayLike, "m n"], y: Num[ArrayLike, "n"], solution: DualSolution
+) -> Float[Array, "m"]:
+    """What a solution decides of new examples: positive for class +1; ±1 on the margins.
+
+        d(x) = Σᵢ αᵢyᵢk(xᵢ, x) + b
+
+    Args:
+      K_test_train: the kernel of each new example (rows) with each training example (columns).
+      y: classes of the training examples, −1 or +1.
+      solution: of `solve_dual`.
+
+    Returns:
+      d, one number per new example.
+
+    Raises:
+      AssertionError: shapes do not match.
+
+    Source:
+      Cortes & Vapnik (1995), Support-Vector Networks, eq. 34.
+
+    >>> K, y = jnp.array([[1.0, -1.0], [-1.0, 1.0]]), jnp.array([1, -1])
+    >>> decision_function(K, y, solve_dual(K, y, 10.0))
+    Array([ 1., -1.], dtype=float32)
+    """
+    (K, alpha, bias), dtype = promote(K_test_train, solution.alpha, solution.bias)
+    chex.assert_equal_shape_suffix([K, alpha], 1)
+    return (contract("mn,n->m", K, alpha * _classes(y, alpha)) + bias).astype(dtype)
+
+
+def _classes(y: ArrayLike, like: Array) -> Float[Array, "n"]:
+    y = jnp.asarray(y)
+    chex.assert_shape(y, like.shape[:1])
+    return y.astype(like.dtype)
+
+
+def _per_example(C: Array, y: Array) -> Float[Array, "n"]:
+    if C.ndim:
+        chex.assert_equal_shape([C, y])
+    return jnp.broadcast_to(C, y.shape)
+
+
+def _feasible(problem: Problem, beta: Array) -> Array:
+    """β within its bounds, and the larger of its two signs scaled down until the sum is 0."""
+    beta = jnp.clip(jnp.where(jnp.isfinite(beta), beta, 0), problem.low, problem.high)
+    positive, negative = jnp.sum(jnp.maximum(beta, 0)), jnp.sum(jnp.maximum(-beta, 0))
+    least = jnp.minimum(positive, negative)
+    factor = jnp.where(beta > 0, least / jnp.maximum(positive, least), least / jnp.maximum(negative, least))
+    return jnp.where(least > 0, beta * jnp.minimum(factor, 1), 0)
+
+
+def _is_valid(K: Array, y: Array, C: Array) -> Bool[Array, ""]:
+    is_class = jnp.all(jnp.abs(y) == 1)
+    both = jnp.any((y > 0) & (C > 0)) & jnp.any((y < 0) & (C > 0))
+    return is_class & both & jnp.all(C >= 0) & jnp.all(jnp.isfinite(K)) & jnp.all(jnp.diagonal(K) >= 0)
+
+
+def _check(K: Array, y: ArrayLike, C: Array) -> None:
+    """Raise a `ValueError` that says what is wrong with arrays that are known."""
+    if not isinstance(y, jax.core.Tracer):
+        classes = np.unique(np.asarray(y))
+        if not np.all(np.isin(classes, (-1, 1))):
+            shown = ", ".join(map(str, classes[:5].tolist()))
+            raise ValueError(f"solve_dual: y holds {shown}; classes must be -1 and +1 (`fit` takes any integers).")
+        if len(classes) == 1:
+            raise ValueError(f"solve_dual: all examples are of class {classes[0]}; there must be both, -1 and +1.")
+    if not isinstance(C, jax.core.Tracer) and not np.all(np.asarray(C) >= 0):
+        raise ValueError(f"solve_dual: C is {C}; every price must be at least 0.")
+    if isinstance(K, jax.core.Tracer):
+        return
+    if not bool(jnp.all(jnp.isfinite(K))):
+        raise ValueError("solve_dual: K holds NaN or infinite numbers; look for such features.")
+    if bool(jnp.any(jnp.diagonal(K) < 0)):
+        raise ValueError("solve_dual: K has a negative number on its diagonal; no kernel has k(x, x) < 0.")
+
+
+def _or_not(is_valid: Array, x: Array, dtype: np.dtype) -> Array:
+    """A part of the solution in the inputs' dtype; NaN, or False, where there is none."""
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return jnp.where(is_valid, x, jnp.nan).astype(dtype)
+    return x & is_valid if x.dtype == bool else x
