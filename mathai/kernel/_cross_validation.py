@@ -1,0 +1,206 @@
+"""Cross-validation of a support vector machine over widths, prices and folds, in one compiled program."""
+
+import functools
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from mathai.kernel import _optimum
+from mathai.kernel._arrays import check_at_least, contract, promote
+from mathai.kernel._devices import devices_for, spread
+from mathai.kernel._smo import Problem
+from mathai.kernel.kernels import gram, rbf
+
+PRNGKey = Array
+
+
+def cross_validate(
+    X: Float[ArrayLike, "n features"],
+    y: Int[ArrayLike, "n"],
+    *,
+    gammas: Float[ArrayLike, "widths"],
+    Cs: Float[ArrayLike, "prices"],
+    folds: int | Int[ArrayLike, "n"] = 5,
+    key: PRNGKey | None = None,
+    tolerance: float = 1e-3,
+    max_iterations: int = 10_000_000,
+) -> Float[Array, "widths prices folds"]:
+    """Accuracies of RBF machines, one against one, on held-out folds: all widths, prices and folds in one program.
+
+    One Gram matrix per width serves all folds, prices and pairs of classes, and a price begins where the one below it
+    ended. Several devices share the problems: a process that begins with `jax.config.update("jax_num_cpu_devices", 2)`
+    uses two cores.
+
+    Args:
+      X: one example in each row.
+      y: integer labels, at least two classes.
+      gammas: γ > 0 of the kernel exp(−γ‖x − z‖²).
+      Cs: prices of slack, > 0.
+      folds: how many, stratified by class and shuffled by the key; or the fold of each example, 0 … F − 1.
+      key: of the shuffling; None leaves the order as it is.
+      tolerance: of each solution, as in `solve_dual`.
+      max_iterations: of each solution.
+
+    Returns:
+      Accuracies in [0, 1]; NaN where a solution did not converge.
+
+    Raises:
+      AssertionError: shapes do not match.
+      ValueError: labels that are no integers or traced, one class, a class with fewer examples than folds, a fold
+        without examples or with a class that no other fold has, γ or C not above 0, NaN or infinite features.
+
+    Source:
+      Hsu, Chang & Lin (2003), A Practical Guide to Support Vector Classification, section 3.2; Knerr, Personnaz &
+      Dreyfus (1990), Single-layer Learning Revisited, for one against one.
+
+    >>> X, y = jnp.array([[0.0], [0.1], [1.0], [1.1]]), jnp.array([3, 3, 8, 8])
+    >>> cross_validate(X, y, gammas=[1.0, 2.0], Cs=[1.0], folds=2).shape
+    (2, 1, 2)
+    """
+    (X,), dtype = promote(X)
+    chex.assert_rank(X, 2)
+    labels, classes = _classes(y, len(X))
+    gammas, Cs = (_positive(name, values, X.dtype) for name, values in (("gammas", gammas), ("Cs", Cs)))
+    if not bool(jnp.all(jnp.isfinite(X))):
+        raise ValueError("cross_validate: X holds NaN or infinite features.")
+    fold_of = stratified_folds(key, labels, folds) if isinstance(folds, int) else _given_folds(folds, labels)
+    train, sign, pairs = _training_sets(labels, fold_of, len(classes))
+    test = _padded([np.flatnonzero(fold_of == fold) for fold in range(fold_of.max() + 1)])
+    ascending = np.argsort(np.asarray(Cs), kind="stable")
+    accuracies = _accuracies(
+        X,
+        jnp.asarray(labels),
+        gammas,
+        Cs[ascending],
+        train,
+        sign,
+        test,
+        tolerance,
+        max_iterations,
+        pairs=pairs,
+        num_devices=devices_for(X),
+    )
+    return accuracies[:, np.argsort(ascending)].astype(dtype)
+
+
+def stratified_folds(key: PRNGKey | None, labels: np.ndarray, num_folds: int) -> np.ndarray:
+    """A fold for each example, so that every fold has its share of every class, and folds differ by few examples."""
+    if num_folds < 2:
+        raise ValueError(f"cross_validate: folds is {num_folds}; there must be at least 2.")
+    order = np.arange(labels.size) if key is None else np.asarray(jax.random.permutation(key, labels.size))
+    fold_of, begin = np.empty(labels.size, np.int32), 0
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        if members.size < num_folds:
+            raise ValueError(
+                f"cross_validate: a class has {members.size} examples, fewer than the {num_folds} folds; use fewer."
+            )
+        fold_of[members] = (begin + np.arange(members.size)) % num_folds
+        begin += members.size  # where one class leaves off, the next begins
+    return fold_of
+
+
+@functools.partial(jax.jit, static_argnames=("pairs", "num_devices"))
+def _accuracies(
+    X, labels, gammas, Cs, train, sign, test, tolerance, max_iterations, *, pairs: tuple, num_devices: int
+) -> Float[Array, "widths prices folds"]:
+    num_folds, num_pairs = len(test), len(pairs)
+    tolerance, max_steps = jnp.asarray(tolerance, X.dtype), jnp.int32(max_iterations)
+
+    def solve(problem, shared):
+        """One pair of classes without one fold: all prices, each from the solution of the one below."""
+        rows, sign = problem
+        K, Cs = shared
+        sub_K = jnp.where((sign != 0)[:, None] & (sign != 0)[None, :], K[rows[:, None], rows[None, :]], 0)
+
+        def at_price(beta, C):
+            boxed = Problem(sign, jnp.minimum(0, sign * C), jnp.maximum(0, sign * C))
+            best = _optimum.optimum(sub_K, boxed, beta, tolerance, max_steps)
+            bias = jnp.where(best.gap <= tolerance, _optimum.bias_of(boxed, best), jnp.nan)
+            return best.beta, (best.beta, bias)
+
+        return jax.lax.scan(at_price, jnp.zeros_like(sign), Cs)[1]
+
+    def of_width(gamma):
+        K = gram(functools.partial(rbf, gamma=gamma), X)
+        beta, bias = spread(solve, (train, sign), (K, Cs), num_devices=num_devices)
+        beta = beta.reshape(num_folds, num_pairs, *beta.shape[1:])  # [folds, pairs, prices, m]
+        bias = bias.reshape(num_folds, num_pairs, -1)
+        rows = train.reshape(num_folds, num_pairs, -1)
+        return jax.lax.map(lambda fold: of_fold(K, *fold), (beta, bias, rows, test)).T  # [prices, folds]
+
+    def of_fold(K, beta, bias, rows, held_out):
+        place = jnp.arange(num_pairs)[:, None], rows
+        weights = jax.vmap(lambda b: jnp.zeros((num_pairs, len(X)), X.dtype).at[place].add(b), 1)(beta)
+        decision = contract("tn,cpn->cpt", K[jnp.maximum(held_out, 0)], weights) + bias.T[:, :, None]
+        predicted = jax.vmap(lambda d: vote(d, pairs))(decision)
+        is_example = held_out >= 0
+        right = jnp.sum((predicted == labels[jnp.maximum(held_out, 0)]) & is_example, axis=1)
+        share = right / jnp.sum(is_example)
+        return jnp.where(jnp.any(jnp.isnan(bias), axis=0), jnp.nan, share)
+
+    return jax.lax.map(of_width, gammas)
+
+
+def vote(decision: Float[Array, "pairs m"], pairs: tuple[tuple[int, int], ...]) -> Int[Array, "m"]:
+    """The class that wins most of its pairs; of several the first."""
+    first, second = jnp.array(pairs).T
+    winner = jnp.where(decision > 0, first[:, None], second[:, None])
+    num_classes = max(b for _, b in pairs) + 1
+    votes = jnp.sum(winner[None] == jnp.arange(num_classes)[:, None, None], axis=1)
+    return jnp.argmax(votes, axis=0)
+
+
+def _training_sets(labels: np.ndarray, fold_of: np.ndarray, num_classes: int):
+    """For every fold and pair of classes: the examples to learn from, padded, and their signs, 0 for padding."""
+    pairs = tuple(itertools.combinations(range(num_classes), 2))
+    sets = []
+    for fold in range(fold_of.max() + 1):
+        kept = fold_of != fold
+        for label in range(num_classes):
+            if not np.any(kept & (labels == label)):
+                raise ValueError(f"cross_validate: all examples of a class are in fold {fold}; no other has any.")
+        sets += [np.flatnonzero(kept & ((labels == a) | (labels == b))) for a, b in pairs]
+    rows = _padded(sets)
+    first = np.array([a for a, _ in pairs] * (fold_of.max() + 1))[:, None]
+    sign = np.where(rows < 0, 0, np.where(labels[rows] == first, 1, -1)).astype(np.float32)
+    return np.maximum(rows, 0), sign, pairs
+
+
+def _padded(sets: list[np.ndarray]) -> np.ndarray:
+    longest = max(map(len, sets))
+    return np.stack([np.pad(rows, (0, longest - len(rows)), constant_values=-1) for rows in sets]).astype(np.int32)
+
+
+def _classes(y: ArrayLike, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels as 0 … c − 1, and the classes that they stand for."""
+    if isinstance(y, jax.core.Tracer):
+        raise ValueError("cross_validate: y is traced; the classes must be known, so do not jit this call.")
+    y = np.asarray(y)
+    chex.assert_shape(y, (num_examples,))
+    if not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"cross_validate: labels are {y.dtype}; they must be integers.")
+    classes, labels = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError("cross_validate: there is one class only.")
+    return labels.astype(np.int32), classes
+
+
+def _given_folds(folds: ArrayLike, labels: np.ndarray) -> np.ndarray:
+    fold_of = np.asarray(folds)
+    chex.assert_equal_shape([fold_of, labels])
+    if sorted(set(fold_of.tolist())) != list(range(fold_of.max() + 1)) or fold_of.max() < 1:
+        raise ValueError("cross_validate: folds must hold every number from 0 to F - 1, with F at least 2.")
+    return fold_of
+
+
+def _positive(name: str, values: ArrayLike, dtype) -> Array:
+    check_at_least(f"cross_validate: {name}", values, np.finfo(dtype).tiny)
+    values = jnp.asarray(values, dtype)
+    chex.assert_rank(values, 1)
+    return values
