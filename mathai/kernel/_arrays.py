@@ -1,5 +1,6 @@
 """What the formulas of this package do to their arrays and parameters before the mathematics."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,3 +29,10 @@ def check_at_least(name: str, value: ArrayLike, least: float) -> None:
         return
     if not np.all(np.asarray(value) >= least):
         raise ValueError(f"{name} is {value}; it must be at least {least}.")
+
+
+def per_example(C: Array, y: Array) -> Array:
+    """A price for each example, from a scalar or as given."""
+    if C.ndim:
+        chex.assert_equal_shape([C, y])
+    return jnp.broadcast_to(C, y.shape)

@@ -12,7 +12,9 @@ from jaxtyping import Array, Float, Int
 
 from mathai.kernel import _optimum
 from mathai.kernel._arrays import check_at_least, contract, promote
+from mathai.kernel._checks import check_finite, known_classes
 from mathai.kernel._devices import devices_for, spread
+from mathai.kernel._model import padded
 from mathai.kernel._smo import Problem
 from mathai.kernel.kernels import gram, rbf
 
@@ -64,13 +66,12 @@ def cross_validate(
     """
     (X,), dtype = promote(X)
     chex.assert_rank(X, 2)
-    labels, classes = _classes(y, len(X))
+    labels, classes = known_classes("cross_validate", y, len(X))
     gammas, Cs = (_positive(name, values, X.dtype) for name, values in (("gammas", gammas), ("Cs", Cs)))
-    if not bool(jnp.all(jnp.isfinite(X))):
-        raise ValueError("cross_validate: X holds NaN or infinite features.")
+    check_finite("cross_validate: X", X)
     fold_of = stratified_folds(key, labels, folds) if isinstance(folds, int) else _given_folds(folds, labels)
     train, sign, pairs = _training_sets(labels, fold_of, len(classes))
-    test = _padded([np.flatnonzero(fold_of == fold) for fold in range(fold_of.max() + 1)])
+    test = padded([np.flatnonzero(fold_of == fold) for fold in range(fold_of.max() + 1)])
     ascending = np.argsort(np.asarray(Cs), kind="stable")
     accuracies = _accuracies(
         X,
@@ -140,7 +141,7 @@ def _accuracies(
         decision = contract("tn,cpn->cpt", K[jnp.maximum(held_out, 0)], weights) + bias.T[:, :, None]
         predicted = jax.vmap(lambda d: vote(d, pairs))(decision)
         is_example = held_out >= 0
-        right = jnp.sum((predicted == labels[jnp.maximum(held_out, 0)]) & is_example, axis=1)
+        right = jnp.sum((predicted == labels[jnp.maximum(held_out, 0)][None]) & is_example[None], axis=1)
         share = right / jnp.sum(is_example)
         return jnp.where(jnp.any(jnp.isnan(bias), axis=0), jnp.nan, share)
 
@@ -166,29 +167,10 @@ def _training_sets(labels: np.ndarray, fold_of: np.ndarray, num_classes: int):
             if not np.any(kept & (labels == label)):
                 raise ValueError(f"cross_validate: all examples of a class are in fold {fold}; no other has any.")
         sets += [np.flatnonzero(kept & ((labels == a) | (labels == b))) for a, b in pairs]
-    rows = _padded(sets)
+    rows = padded(sets)
     first = np.array([a for a, _ in pairs] * (fold_of.max() + 1))[:, None]
     sign = np.where(rows < 0, 0, np.where(labels[rows] == first, 1, -1)).astype(np.float32)
     return np.maximum(rows, 0), sign, pairs
-
-
-def _padded(sets: list[np.ndarray]) -> np.ndarray:
-    longest = max(map(len, sets))
-    return np.stack([np.pad(rows, (0, longest - len(rows)), constant_values=-1) for rows in sets]).astype(np.int32)
-
-
-def _classes(y: ArrayLike, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as 0 … c − 1, and the classes that they stand for."""
-    if isinstance(y, jax.core.Tracer):
-        raise ValueError("cross_validate: y is traced; the classes must be known, so do not jit this call.")
-    y = np.asarray(y)
-    chex.assert_shape(y, (num_examples,))
-    if not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"cross_validate: labels are {y.dtype}; they must be integers.")
-    classes, labels = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError("cross_validate: there is one class only.")
-    return labels.astype(np.int32), classes
 
 
 def _given_folds(folds: ArrayLike, labels: np.ndarray) -> np.ndarray:

@@ -47,6 +47,43 @@ def optimum(
     def exact(beta, steps):
         return _smo.at(problem, beta, contract("nm,m->n", K, beta) - problem.target, steps)
 
+    now = _repaired(improve, exact, problem, beta, tolerance, max_steps)
+    value = 0.5 * jnp.sum(now.beta * (problem.target - now.gradient))
+    return Optimum(now.beta, value, now.gradient, now.gap, now.steps)
+
+
+def optimum_on_demand(rows: _blocks.Rows, problem: Problem, tolerance: Array, max_steps: Array) -> Optimum:
+    """Return the optimum where the matrix is never held: its rows are computed block by block.
+
+    The gradient that proves it is summed anew over the support vectors. It has no derivative.
+    """
+    n = problem.target.size
+    block = min(BLOCK, 2 * (n // 2) or 2)
+
+    def exact(beta, steps):
+        order = jnp.argsort(beta == 0, stable=True).astype(jnp.int32)  # support vectors first
+        count = jnp.sum(beta != 0)
+
+        def add_block(carry):
+            gradient, begin = carry
+            place = begin + jnp.arange(block)
+            indices = order[jnp.minimum(place, n - 1)]
+            part = jnp.where(place < count, beta[indices], 0)
+            return gradient + contract("m,mn->n", part, rows(indices)), begin + block
+
+        begin = (-problem.target, jnp.int32(0))
+        gradient, _ = jax.lax.while_loop(lambda carry: carry[1] < count, add_block, begin)
+        return _smo.at(problem, beta, gradient, steps)
+
+    improve = functools.partial(_blocks.minimize, rows, block=block)
+    now = _repaired(improve, exact, problem, jnp.zeros_like(problem.target), tolerance, max_steps)
+    value = 0.5 * jnp.sum(now.beta * (problem.target - now.gradient))
+    return Optimum(now.beta, value, now.gradient, now.gap, now.steps)
+
+
+def _repaired(improve, exact, problem: Problem, beta: Array, tolerance: Array, max_steps: Array) -> Iterate:
+    """Improve β until the gap of its exact gradient is below the tolerance."""
+
     def goes_on(carry):
         now, repairs = carry
         return (now.gap > tolerance) & (now.steps < max_steps) & (repairs < REPAIRS)
@@ -57,9 +94,7 @@ def optimum(
         end = improve(problem, now, tolerance=0.9 * tolerance, max_steps=max_steps)
         return exact(end.beta, end.steps), repairs + 1
 
-    now, _ = jax.lax.while_loop(goes_on, repair, (exact(beta, jnp.int32(0)), jnp.int32(0)))
-    value = 0.5 * jnp.sum(now.beta * (problem.target - now.gradient))
-    return Optimum(now.beta, value, now.gradient, now.gap, now.steps)
+    return jax.lax.while_loop(goes_on, repair, (exact(beta, jnp.int32(0)), jnp.int32(0)))[0]
 
 
 def bias_of(problem: Problem, now: Iterate | Optimum) -> Float[Array, ""]:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from mathai.kernel._arrays import check_at_least, contract, promote
 from mathai.kernel._distances import squared_distances
 
-__all__ = ["add", "gram", "gram_diagonal", "linear", "multiply", "polynomial", "rbf", "scale"]
+__all__ = ["add", "as_pytree", "gram", "gram_diagonal", "linear", "multiply", "polynomial", "rbf", "scale"]
 
 Kernel = Callable[..., Any]
 
@@ -139,7 +139,7 @@ def add(first: Kernel, second: Kernel) -> Kernel:
     >>> add(linear, functools.partial(rbf, gamma=1.0))(jnp.ones(2), jnp.ones(2))
     Array(3., dtype=float32)
     """
-    return _Sum(_as_pytree(first), _as_pytree(second))
+    return _Sum(as_pytree(first), as_pytree(second))
 
 
 def multiply(first: Kernel, second: Kernel) -> Kernel:
@@ -160,7 +160,7 @@ def multiply(first: Kernel, second: Kernel) -> Kernel:
     >>> multiply(linear, linear)(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]))
     Array(121., dtype=float32)
     """
-    return _Product(_as_pytree(first), _as_pytree(second))
+    return _Product(as_pytree(first), as_pytree(second))
 
 
 def scale(kernel: Kernel, factor: ArrayLike) -> Kernel:
@@ -185,7 +185,7 @@ def scale(kernel: Kernel, factor: ArrayLike) -> Kernel:
     Array(5.5, dtype=float32)
     """
     check_at_least("scale: factor", factor, 0)
-    return _Scaled(_as_pytree(kernel), factor)
+    return _Scaled(as_pytree(kernel), factor)
 
 
 def gram(
@@ -250,6 +250,29 @@ def gram_diagonal(kernel: Kernel, X: Float[ArrayLike, "n features"]) -> Float[Ar
     (X,), dtype = promote(X)
     chex.assert_rank(X, 2)
     return jax.vmap(kernel)(X, X).astype(dtype)
+
+
+def as_pytree(kernel: Kernel) -> Kernel:
+    """The same kernel as a pytree whose leaves are its parameters, fit to be an argument of a jitted function.
+
+        k(x, z) = k(x, z; θ),   leaves θ
+
+    Args:
+      kernel: any kernel; of a function that is no partial there are no leaves.
+
+    Returns:
+      The kernel itself if it is a pytree, and otherwise a `jax.tree_util.Partial`.
+
+    Source:
+      The documentation of `jax.tree_util.Partial`.
+
+    >>> jax.tree.leaves(as_pytree(functools.partial(rbf, gamma=0.5)))
+    [0.5]
+    """
+    if isinstance(kernel, _Sum | _Product | _Scaled | jax.tree_util.Partial):
+        return kernel
+    function, arguments, keywords = _unbound(kernel)
+    return jax.tree_util.Partial(function, *arguments, **keywords)
 
 
 @jax.tree_util.register_dataclass
@@ -323,14 +346,6 @@ def _unbound(kernel: Kernel) -> tuple[Callable, tuple, Mapping[str, Any]]:
         return kernel, (), {}
     function, arguments, keywords = _unbound(kernel.func)
     return function, (*arguments, *kernel.args), {**keywords, **kernel.keywords}
-
-
-def _as_pytree(kernel: Kernel) -> Kernel:
-    """The same kernel as a pytree of its parameters."""
-    if isinstance(kernel, _Sum | _Product | _Scaled | jax.tree_util.Partial):
-        return kernel
-    function, arguments, keywords = _unbound(kernel)
-    return jax.tree_util.Partial(function, *arguments, **keywords)
 
 
 def _power(product: Array, degree, c, gamma) -> Array:

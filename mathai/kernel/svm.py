@@ -5,15 +5,46 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from mathai.kernel import _optimum
-from mathai.kernel._arrays import contract, promote
+from mathai.kernel._arrays import contract, per_example, promote
+from mathai.kernel._checks import (
+    both_classes,
+    check_classes,
+    check_gram,
+    check_prices,
+    classes_like,
+    is_gram,
+    nan_unless,
+)
+from mathai.kernel._cross_validation import cross_validate
+from mathai.kernel._model import SVMModel, decisions, fit, predict
+from mathai.kernel._platt import PlattScaling, platt_probability, platt_scaling
+from mathai.kernel._primal import PrimalSolution, solve_primal
+from mathai.kernel._regression import RegressionSolution, solve_regression
 from mathai.kernel._smo import Problem
 
-__all__ = ["DualSolution", "decision_function", "dual_objective", "primal_objective", "solve_dual"]
+__all__ = [
+    "DualSolution",
+    "PlattScaling",
+    "PrimalSolution",
+    "RegressionSolution",
+    "SVMModel",
+    "cross_validate",
+    "decision_function",
+    "decisions",
+    "dual_objective",
+    "fit",
+    "platt_probability",
+    "platt_scaling",
+    "predict",
+    "primal_objective",
+    "solve_dual",
+    "solve_primal",
+    "solve_regression",
+]
 
 
 class DualSolution(NamedTuple):
@@ -72,9 +103,9 @@ def primal_objective(
     (w, b, X, C), dtype = promote(w, b, X, C)
     chex.assert_rank([w, b, X], [1, 0, 2])
     chex.assert_equal_shape_suffix([w, X], 1)
-    y = _classes(y, X)
+    y = classes_like(y, X)
     slack = jnp.maximum(0, 1 - y * (contract("nd,d->n", X, w) + b))
-    return (0.5 * jnp.sum(w * w) + jnp.sum(_per_example(C, y) * slack)).astype(dtype)
+    return (0.5 * jnp.sum(w * w) + jnp.sum(per_example(C, y) * slack)).astype(dtype)
 
 
 def dual_objective(
@@ -103,7 +134,7 @@ def dual_objective(
     """
     (alpha, K), dtype = promote(alpha, K)
     chex.assert_shape(K, (alpha.size, alpha.size))
-    beta = alpha * _classes(y, K)
+    beta = alpha * classes_like(y, K)
     return (jnp.sum(alpha) - 0.5 * jnp.dot(beta, contract("nm,m->n", K, beta))).astype(dtype)
 
 
@@ -152,10 +183,12 @@ def solve_dual(
     (K, C), dtype = promote(K, C)
     chex.assert_rank(K, 2)
     chex.assert_equal(K.shape[0], K.shape[1])
-    _check(K, y, C)
-    y = _classes(y, K)
-    C = _per_example(C, y)
-    is_valid = _is_valid(K, y, C)
+    check_classes("solve_dual", y)
+    check_prices("solve_dual", C)
+    check_gram("solve_dual", K)
+    y = classes_like(y, K)
+    C = per_example(C, y)
+    is_valid = both_classes(y, C) & is_gram(K)
     bound = jnp.where(is_valid, y * C, 0)
     problem = Problem(y, jnp.minimum(0, bound), jnp.maximum(0, bound))
     start = jnp.zeros_like(y) if warm_start is None else _feasible(problem, jnp.asarray(warm_start, K.dtype) * y)
@@ -170,7 +203,7 @@ def solve_dual(
     solution = DualSolution(
         best.beta * y, bias, best.value, best.gap, best.steps, best.gap <= tolerance, primal - best.value
     )
-    return jax.tree.map(lambda x: _or_not(is_valid, x, dtype), solution)
+    return jax.tree.map(lambda x: nan_unless(is_valid, x, dtype), solution)
 
 
 def decision_function(
@@ -200,19 +233,7 @@ def decision_function(
     """
     (K, alpha, bias), dtype = promote(K_test_train, solution.alpha, solution.bias)
     chex.assert_equal_shape_suffix([K, alpha], 1)
-    return (contract("mn,n->m", K, alpha * _classes(y, alpha)) + bias).astype(dtype)
-
-
-def _classes(y: ArrayLike, like: Array) -> Float[Array, "n"]:
-    y = jnp.asarray(y)
-    chex.assert_shape(y, like.shape[:1])
-    return y.astype(like.dtype)
-
-
-def _per_example(C: Array, y: Array) -> Float[Array, "n"]:
-    if C.ndim:
-        chex.assert_equal_shape([C, y])
-    return jnp.broadcast_to(C, y.shape)
+    return (contract("mn,n->m", K, alpha * classes_like(y, alpha)) + bias).astype(dtype)
 
 
 def _feasible(problem: Problem, beta: Array) -> Array:
@@ -222,35 +243,3 @@ def _feasible(problem: Problem, beta: Array) -> Array:
     least = jnp.minimum(positive, negative)
     factor = jnp.where(beta > 0, least / jnp.maximum(positive, least), least / jnp.maximum(negative, least))
     return jnp.where(least > 0, beta * jnp.minimum(factor, 1), 0)
-
-
-def _is_valid(K: Array, y: Array, C: Array) -> Bool[Array, ""]:
-    is_class = jnp.all(jnp.abs(y) == 1)
-    both = jnp.any((y > 0) & (C > 0)) & jnp.any((y < 0) & (C > 0))
-    return is_class & both & jnp.all(C >= 0) & jnp.all(jnp.isfinite(K)) & jnp.all(jnp.diagonal(K) >= 0)
-
-
-def _check(K: Array, y: ArrayLike, C: Array) -> None:
-    """Raise a `ValueError` that says what is wrong with arrays that are known."""
-    if not isinstance(y, jax.core.Tracer):
-        classes = np.unique(np.asarray(y))
-        if not np.all(np.isin(classes, (-1, 1))):
-            shown = ", ".join(map(str, classes[:5].tolist()))
-            raise ValueError(f"solve_dual: y holds {shown}; classes must be -1 and +1 (`fit` takes any integers).")
-        if len(classes) == 1:
-            raise ValueError(f"solve_dual: all examples are of class {classes[0]}; there must be both, -1 and +1.")
-    if not isinstance(C, jax.core.Tracer) and not np.all(np.asarray(C) >= 0):
-        raise ValueError(f"solve_dual: C is {C}; every price must be at least 0.")
-    if isinstance(K, jax.core.Tracer):
-        return
-    if not bool(jnp.all(jnp.isfinite(K))):
-        raise ValueError("solve_dual: K holds NaN or infinite numbers; look for such features.")
-    if bool(jnp.any(jnp.diagonal(K) < 0)):
-        raise ValueError("solve_dual: K has a negative number on its diagonal; no kernel has k(x, x) < 0.")
-
-
-def _or_not(is_valid: Array, x: Array, dtype: np.dtype) -> Array:
-    """A part of the solution in the inputs' dtype; NaN, or False, where there is none."""
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        return jnp.where(is_valid, x, jnp.nan).astype(dtype)
-    return x & is_valid if x.dtype == bool else x
