@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/ppo_space_invaders.py --workdir=runs/ppo_space_invaders
 
-Two x86-64 cores: about 3 minutes for 3 seeds in one program. Its score was not measured yet.
+Two x86-64 cores: with `--seeds=6` 17 s of compilation, 333 s of training, beside other work. Evaluation return of
+sampled actions over 128 episodes after 2 million steps: interquartile mean 79.8, worst 53.4.
 """
 
 from experiments.configuration import make_config

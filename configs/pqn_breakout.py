@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/pqn_breakout.py --workdir=runs/pqn_breakout
 
-Two x86-64 cores: about 3 minutes for 3 seeds in one program. Its score was not measured yet.
+Two x86-64 cores: with `--seeds=6` 32 s of compilation, 323 s of training, beside other work. Evaluation return of
+the greedy policy over 128 episodes after 2 million steps: interquartile mean 23.3, worst 21.7.
 """
 
 from experiments.configuration import make_config

@@ -31,6 +31,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("repeats", 5, "Timed runs of each contestant.", lower_bound=1)
     flags.DEFINE_integer("env_steps", 500_000, "Environment steps of one run of suites ppo and dqn.", lower_bound=512)
     flags.DEFINE_integer("elements", 4 * 2**20, "Numbers that a formula of suite nn works on.", lower_bound=4096)
+    flags.DEFINE_list("examples", ["2000", "5000", "10000", "20000"], "Numbers of examples of the fits of suite svm.")
     flags.DEFINE_string("out", None, "Folder for benchmark.jsonl; nothing is written without it.")
 
 
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> None:
     for name in FLAGS.suite:
         if name not in SUITES:
             raise UserError(f"suite {name!r} is unknown; use {', '.join(SUITES)}.")
-    devices.prepare(NUM_SEEDS if "ppo" in FLAGS.suite else 1)
+    devices.prepare(NUM_SEEDS if {"ppo", "svm"} & set(FLAGS.suite) else 1)
     suites = [(name, SUITES[name]()) for name in FLAGS.suite]  # so that a flag that is missing is missed at once
     for name, cases in suites:
         progress.say("suite", f"{name} on {jax.devices()[0].device_kind}, median of {FLAGS.repeats} runs in turn")
@@ -93,12 +94,19 @@ def _dqn() -> Iterable[Case]:
     return dqn.cases(with_peers=FLAGS.peers, purejaxrl_checkout=FLAGS.purejaxrl, env_steps=FLAGS.env_steps)
 
 
+def _svm() -> Iterable[Case]:
+    from experiments.suites import svm
+
+    return svm.cases(with_peers=FLAGS.peers, examples=[int(number) for number in FLAGS.examples])
+
+
 SUITES: dict[str, Callable[[], Iterable[Case]]] = {
     "nn": _nn,
     "attention": _attention,
     "generative": _generative,
     "ppo": _ppo,
     "dqn": _dqn,
+    "svm": _svm,
 }
 
 if __name__ == "__main__":
