@@ -1,7 +1,6 @@
 """Cross-validation of a support vector machine over widths, prices and folds, in one compiled program."""
 
 import functools
-import itertools
 
 import chex
 import jax
@@ -16,6 +15,7 @@ from mathai.kernel._checks import check_finite, known_classes
 from mathai.kernel._devices import devices_for, spread
 from mathai.kernel._model import padded
 from mathai.kernel._smo import Problem
+from mathai.kernel._voting import machines, winners
 from mathai.kernel.kernels import gram, rbf
 
 PRNGKey = Array
@@ -110,7 +110,7 @@ def stratified_folds(key: PRNGKey | None, labels: np.ndarray, num_folds: int) ->
 def _accuracies(
     X, labels, gammas, Cs, train, sign, test, tolerance, max_iterations, *, pairs: tuple, num_devices: int
 ) -> Float[Array, "widths prices folds"]:
-    num_folds, num_pairs = len(test), len(pairs)
+    num_folds, num_pairs, num_classes = len(test), len(pairs), max(b for _, b in pairs) + 1
     tolerance, max_steps = jnp.asarray(tolerance, X.dtype), jnp.int32(max_iterations)
 
     def solve(problem, shared):
@@ -138,8 +138,9 @@ def _accuracies(
     def of_fold(K, beta, bias, rows, held_out):
         place = jnp.arange(num_pairs)[:, None], rows
         weights = jax.vmap(lambda b: jnp.zeros((num_pairs, len(X)), X.dtype).at[place].add(b), 1)(beta)
-        decision = contract("tn,cpn->cpt", K[jnp.maximum(held_out, 0)], weights) + bias.T[:, :, None]
-        predicted = jax.vmap(lambda d: vote(d, pairs))(decision)
+        decision = contract("tn,cpn->ctp", K[jnp.maximum(held_out, 0)], weights) + bias.T[:, None, :]
+        first, second = jnp.array(pairs).T
+        predicted = jax.vmap(lambda d: winners(d, first, second, num_classes))(decision)
         is_example = held_out >= 0
         right = jnp.sum((predicted == labels[jnp.maximum(held_out, 0)][None]) & is_example[None], axis=1)
         share = right / jnp.sum(is_example)
@@ -148,18 +149,9 @@ def _accuracies(
     return jax.lax.map(of_width, gammas)
 
 
-def vote(decision: Float[Array, "pairs m"], pairs: tuple[tuple[int, int], ...]) -> Int[Array, "m"]:
-    """The class that wins most of its pairs; of several the first."""
-    first, second = jnp.array(pairs).T
-    winner = jnp.where(decision > 0, first[:, None], second[:, None])
-    num_classes = max(b for _, b in pairs) + 1
-    votes = jnp.sum(winner[None] == jnp.arange(num_classes)[:, None, None], axis=1)
-    return jnp.argmax(votes, axis=0)
-
-
 def _training_sets(labels: np.ndarray, fold_of: np.ndarray, num_classes: int):
     """For every fold and pair of classes: the examples to learn from, padded, and their signs, 0 for padding."""
-    pairs = tuple(itertools.combinations(range(num_classes), 2))
+    pairs = tuple((int(a), int(b)) for a, b in zip(*machines("one_vs_one", num_classes), strict=True))
     sets = []
     for fold in range(fold_of.max() + 1):
         kept = fold_of != fold

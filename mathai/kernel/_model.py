@@ -1,7 +1,6 @@
 """Support vector machines for any number of classes, of any kernel, whether or not the Gram matrix fits."""
 
 import functools
-import itertools
 from typing import Any, NamedTuple
 
 import chex
@@ -16,9 +15,9 @@ from mathai.kernel._arrays import promote
 from mathai.kernel._checks import check_finite, check_prices, known_classes
 from mathai.kernel._devices import devices_for, spread
 from mathai.kernel._smo import Problem
+from mathai.kernel._voting import STRATEGIES, machines, winners
 from mathai.kernel.kernels import Kernel, as_pytree, gram
 
-STRATEGIES = ("one_vs_one", "one_vs_rest")
 PREDICTED_AT_ONCE = 1024  # examples whose kernels with all training examples are held together
 
 
@@ -194,12 +193,7 @@ def predict(model: SVMModel, X: Float[ArrayLike, "m features"]) -> Int[Array, "m
     [5, 3, 8]
     """
     decision = decisions(model, X)
-    winner = jnp.where(decision > 0, model.positive[None], model.negative[None])
-    index = jnp.arange(model.classes.size)
-    votes = jnp.sum(winner[:, :, None] == index[None, None], axis=1)
-    # Against the rest, machine c is the one of class c.
-    highest = jnp.argmax(jnp.where(model.negative[None] < 0, decision, -jnp.inf), axis=1)
-    return model.classes[jnp.where(model.negative[0] < 0, highest, jnp.argmax(votes, axis=1))]
+    return model.classes[winners(decision, model.positive, model.negative, model.classes.size)]
 
 
 @functools.partial(jax.jit, static_argnames=("in_memory", "num_devices"))
@@ -228,13 +222,8 @@ def _solve_all(X, kernel, price, rows, sign, tolerance, max_steps, *, in_memory:
 
 def _machines(labels: np.ndarray, num_classes: int, strategy: str):
     """The examples of each machine, padded, their signs with 0 for padding, and the classes it votes for."""
-    if strategy == "one_vs_one" or num_classes == 2:
-        pairs = list(itertools.combinations(range(num_classes), 2))
-        sets = [np.flatnonzero((labels == a) | (labels == b)) for a, b in pairs]
-        positive, negative = np.array(pairs, np.int32).T
-    else:
-        sets = [np.arange(labels.size)] * num_classes
-        positive, negative = np.arange(num_classes, dtype=np.int32), np.full(num_classes, -1, np.int32)
+    positive, negative = machines(strategy, num_classes)
+    sets = [np.flatnonzero((b < 0) | (labels == a) | (labels == b)) for a, b in zip(positive, negative, strict=True)]
     rows = padded(sets)
     sign = np.where(rows < 0, 0, np.where(labels[rows] == positive[:, None], 1, -1))
     return np.maximum(rows, 0), jnp.asarray(sign), positive, negative

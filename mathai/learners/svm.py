@@ -1,0 +1,185 @@
+"""A support vector machine for any number of classes, one round of its solver per update.
+
+For fits so large that one wants to see them come: progress, checkpoints and resume as of every learner. Smaller ones
+are one call of `mathai.kernel.svm.fit`.
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mathai.kernel import _blocks, _optimum, _smo, kernels
+from mathai.kernel._arrays import contract
+from mathai.kernel._smo import Problem
+from mathai.kernel._voting import STRATEGIES, machines, winners
+from mathai.learners.base import Learner, check_between, check_choices, check_positive, hyperparameters
+from mathai.learners.batches import Examples
+
+KERNELS = ("linear", "polynomial", "rbf")
+
+
+@hyperparameters
+class Config:
+    """Hyperparameters; floats may be traced, all else is static.
+
+    Attributes:
+      kernel: "rbf", "polynomial" or "linear", on inputs flattened to vectors.
+      gamma: γ of the first two.
+      degree: of the polynomial.
+      constant: c of the polynomial.
+      C: the price of slack.
+      strategy: "one_vs_one", a machine for each pair of classes; or "one_vs_rest", one for each class.
+      tolerance: the gap, in units of the margin, at which a machine is solved and no longer changes.
+      block: examples that a round improves, even.
+      num_updates: rounds in all.
+    """
+
+    kernel: str = "rbf"
+    gamma: float = 0.05
+    degree: int = 3
+    constant: float = 1.0
+    C: float = 1.0
+    strategy: str = "one_vs_one"
+    tolerance: float = 1e-3
+    block: int = 256
+    num_updates: int = 100
+
+
+class State(NamedTuple):
+    """Everything that changes, for each machine.
+
+    Attributes:
+      beta: αᵢyᵢ, [machines, n].
+      gradient: Kβ − y, brought up to date by every round, [machines, n].
+      kept: examples that stay for the next round, [machines, block / 2].
+      is_kept: False where such a place is empty.
+      iterations: pairs changed, [machines].
+    """
+
+    beta: Float[Array, "machines n"]
+    gradient: Float[Array, "machines n"]
+    kept: Int[Array, "machines half"]
+    is_kept: Bool[Array, "machines half"]
+    iterations: Int[Array, "machines"]
+
+
+def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
+    """The dual of every machine as a learner: one update is one block of each, improved pair by pair.
+
+    Args:
+      config: hyperparameters.
+      num_examples: of the batch, which is the whole training set at every update.
+      num_classes: labels are 0 … num_classes − 1.
+
+    Returns:
+      A learner whose batch is `Examples`. Update metrics: `gap`, the largest of any machine before the round, and
+      `converged`, the share of machines at most at the tolerance; `objective`, the sum of the dual objectives;
+      `support_vectors`, examples that any machine uses; `iterations` so far. Evaluation takes a third argument, the
+      training and the test examples; its metrics: `accuracy` on the test examples, and the largest `gap`, from
+      gradients computed anew.
+
+    Raises:
+      ValueError: a number is out of its range, or a name is unknown.
+
+    Source:
+      Joachims (1999), Making Large-Scale SVM Learning Practical, section 3; Fan, Chen & Lin (2005), Working Set
+      Selection Using Second Order Information for Training Support Vector Machines.
+    """
+    check_choices(config, {"kernel": KERNELS, "strategy": STRATEGIES})
+    check_between(config, 0, math.inf, "gamma", "constant", "C", "tolerance")
+    check_positive(config, "degree", "num_updates")
+    if num_classes < 2:
+        raise ValueError(f"svm: num_classes is {num_classes}; there must be at least 2.")
+    half = min(config.block, num_examples) // 2
+    if half < 1:
+        raise ValueError(f"svm: block is {config.block} of {num_examples} examples; both must be at least 2.")
+    kernel = kernel_of(config)
+    first, second = map(jnp.asarray, machines(config.strategy, num_classes))
+
+    def init(key):
+        del key  # nothing here is random
+        nothing = jnp.zeros((first.size, num_examples))
+        # The gradient of β = 0 is −y, which the first update knows.
+        return State(
+            nothing,
+            jnp.full_like(nothing, jnp.nan),
+            jnp.zeros((first.size, half), jnp.int32),
+            jnp.zeros((first.size, half), bool),
+            jnp.zeros(first.size, jnp.int32),
+        )
+
+    def update(state: State, batch: Examples):
+        X = vectors(batch.inputs)
+
+        def improve(machine):
+            (beta, gradient, kept, is_kept, iterations), first, second = machine
+            problem = problem_of(batch.labels, first, second)
+            gradient = jnp.where(jnp.isnan(gradient), -problem.target, gradient)
+            now = _smo.at(problem, beta, gradient, iterations)
+            rows = functools.partial(rows_of, X)
+            blocks = _blocks.Blocks(now, kept, is_kept, rows(kept), jnp.int32(0))
+            is_done = now.gap <= config.tolerance
+            after = jax.lax.cond(
+                is_done,
+                lambda: blocks,
+                lambda: _blocks.one_round(rows, problem, blocks, tolerance=jnp.asarray(config.tolerance, X.dtype)),
+            )
+            new = State(after.now.beta, after.now.gradient, after.kept, after.is_kept, after.now.steps)
+            objective = 0.5 * jnp.sum(after.now.beta * (problem.target - after.now.gradient))
+            return new, (jnp.maximum(now.gap, 0), is_done, objective)
+
+        state, (gap, is_done, objective) = jax.lax.map(improve, (state, first, second))
+        return state, {
+            "gap": jnp.max(gap),
+            "converged": jnp.mean(is_done.astype(jnp.float32)),
+            "objective": jnp.sum(objective),
+            "support_vectors": jnp.sum(jnp.any(state.beta != 0, axis=0)),
+            "iterations": jnp.sum(state.iterations),
+        }
+
+    def evaluate(key, state: State, examples: Any = None):
+        del key
+        train, test = examples  # of training and of test
+        X = vectors(train.inputs)
+
+        def certify(machine):
+            beta, first, second = machine
+            problem = problem_of(train.labels, first, second)
+            gradient = jax.lax.map(lambda x: jnp.dot(rows_of(X, x[None])[0], beta), jnp.arange(len(X)), batch_size=256)
+            now = _smo.at(problem, beta, gradient - problem.target, jnp.int32(0))
+            return now.gap, _optimum.bias_of(problem, now)
+
+        gap, bias = jax.lax.map(certify, (state.beta, first, second))
+        decision = contract("mn,kn->mk", kernels.gram(kernel, vectors(test.inputs), X), state.beta) + bias[None]
+        right = winners(decision, first, second, num_classes) == test.labels
+        return {"accuracy": jnp.mean(right.astype(jnp.float32)), "gap": jnp.max(gap)}
+
+    def problem_of(labels, first, second) -> Problem:
+        """Class `first` is +1; `second`, or with −1 all others, is −1; the rest takes no part."""
+        against = (labels == second) | ((second < 0) & (labels != first))
+        sign = jnp.where(labels == first, 1.0, jnp.where(against, -1.0, 0.0))
+        return Problem(sign, jnp.minimum(0, sign * config.C), jnp.maximum(0, sign * config.C))
+
+    def rows_of(X, indices):
+        return kernels.gram(kernel, X[indices], X)
+
+    return Learner(init, update, evaluate)
+
+
+def kernel_of(config: Config) -> kernels.Kernel:
+    """Return the kernel that a config names."""
+    if config.kernel == "linear":
+        return kernels.linear
+    if config.kernel == "rbf":
+        return functools.partial(kernels.rbf, gamma=config.gamma)
+    return functools.partial(kernels.polynomial, degree=config.degree, c=config.constant, gamma=config.gamma)
+
+
+def vectors(inputs: Array) -> Float[Array, "n features"]:
+    """Inputs of any shape as rows; pixels of one byte as numbers from 0 to 1."""
+    x = inputs.reshape(len(inputs), -1)
+    return x.astype(jnp.float32) / 255 if inputs.dtype == jnp.uint8 else x.astype(jnp.float32)
