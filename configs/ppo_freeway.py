@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/ppo_freeway.py --workdir=runs/ppo_freeway
 
-Two x86-64 cores: about 3 minutes for 3 seeds in one program. Its score was not measured yet.
+Two x86-64 cores: with `--seeds=6` 98 s of compilation, 750 s of training, beside other work: the game is slow.
+Evaluation return of sampled actions over 128 episodes after 2 million steps: interquartile mean 30.7, worst 23.7.
 """
 
 from experiments.configuration import make_config

@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/ppo_seaquest.py --workdir=runs/ppo_seaquest
 
-Two x86-64 cores: about 3 minutes for 3 seeds in one program. Its score was not measured yet.
+Two x86-64 cores: with `--seeds=2` 32 s of compilation, 555 s of training: a step of this game costs 100 times one
+of Breakout. Evaluation return of sampled actions over 128 episodes after 2 million steps: 4.1 and 4.1.
 """
 
 from experiments.configuration import make_config

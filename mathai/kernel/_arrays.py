@@ -23,7 +23,7 @@ def contract(subscripts: str, *operands: Array) -> Array:
     return jnp.einsum(subscripts, *operands, precision=jax.lax.Precision.HIGHEST)
 
 
-def check_at_least(name: str, value: ArrayLike, least: float) -> None:
+def check_at_least(name: str, value: ArrayLike, least: int | float) -> None:
     """Raise a `ValueError` for a parameter that is known and has a number below the least, or NaN."""
     if isinstance(value, jax.core.Tracer):
         return

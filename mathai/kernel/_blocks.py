@@ -48,7 +48,7 @@ def minimize(
         return (blocks.now.gap > tolerance) & (blocks.now.steps < max_steps)
 
     def go_on(blocks: Blocks):
-        return one_round(rows, problem, blocks, tolerance=tolerance)
+        return one_round(rows, problem, blocks, tolerance=tolerance, max_steps=max_steps - blocks.now.steps)
 
     return jax.lax.while_loop(goes_on, go_on, begin(start, block)).now
 
@@ -61,8 +61,8 @@ def begin(now: Iterate, block: int) -> Blocks:
     )
 
 
-def one_round(rows: Rows, problem: Problem, blocks: Blocks, *, tolerance: Array) -> Blocks:
-    """Choose a block, improve it, and bring the gradient up to date."""
+def one_round(rows: Rows, problem: Problem, blocks: Blocks, *, tolerance: Array, max_steps: Array) -> Blocks:
+    """Choose a block, improve it by as many steps as may be, and bring the gradient up to date."""
     now = blocks.now
     fresh, is_fresh = _most_violating(problem, now, blocks.kept, blocks.is_kept)
     fresh_rows = rows(fresh)
@@ -82,7 +82,7 @@ def one_round(rows: Rows, problem: Problem, blocks: Blocks, *, tolerance: Array)
         within,
         start,
         tolerance=jnp.maximum(FALL * start.gap, 0.5 * tolerance),
-        max_steps=jnp.int32(STEPS_PER_EXAMPLE * chosen.size),
+        max_steps=jnp.minimum(STEPS_PER_EXAMPLE * chosen.size, max_steps),
     )
     moved = jnp.where(is_chosen, end.beta - beta, 0)
     new_beta = now.beta.at[jnp.where(is_chosen, chosen, now.beta.size)].set(end.beta, mode="drop")

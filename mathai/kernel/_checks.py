@@ -20,8 +20,8 @@ def check_classes(name: str, y: ArrayLike) -> None:
         raise ValueError(f"{name}: there is one class only; y must hold both -1 and +1.")
 
 
-def check_prices(name: str, C: ArrayLike, *, finite: bool = False) -> None:
-    """Raise a `ValueError` for a price C that is known and negative, NaN, or where it must be finite infinite."""
+def check_prices(name: str, C: ArrayLike, y: ArrayLike | None = None, *, finite: bool = False) -> None:
+    """Raise a `ValueError` for a known price C: negative, NaN, infinite where it must not, or 0 for all of a class."""
     if isinstance(C, jax.core.Tracer):
         return
     prices = np.asarray(C)
@@ -29,11 +29,21 @@ def check_prices(name: str, C: ArrayLike, *, finite: bool = False) -> None:
         raise ValueError(f"{name}: C is {_shown(prices[~(prices >= 0)])}; every price must be at least 0.")
     if finite and not np.all(np.isfinite(prices)):
         raise ValueError(f"{name}: C is infinite; use solve_dual for a margin without slack.")
+    if y is not None and not isinstance(y, jax.core.Tracer):
+        for label in (-1, 1):
+            if not np.any(np.broadcast_to(prices > 0, np.shape(y)) & (np.asarray(y) == label)):
+                raise ValueError(
+                    f"{name}: C is 0 for all examples of class {label}; each class needs one with a price."
+                )
 
 
 def check_finite(name: str, X: Array) -> None:
     """Raise a `ValueError` for an array that is known and holds NaN or infinities."""
-    if not isinstance(X, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(X))):
+    if isinstance(X, jax.core.Tracer):
+        return
+    with jax.ensure_compile_time_eval():  # it may be a constant of a program that is being traced
+        is_finite = bool(jnp.all(jnp.isfinite(X)))
+    if not is_finite:
         raise ValueError(f"{name} holds NaN or infinite numbers.")
 
 
@@ -41,9 +51,10 @@ def check_gram(name: str, K: Array) -> None:
     """Raise a `ValueError` for a Gram matrix that is known and no kernel's."""
     if isinstance(K, jax.core.Tracer):
         return
-    if not bool(jnp.all(jnp.isfinite(K))):
-        raise ValueError(f"{name}: K holds NaN or infinite numbers; look for such features.")
-    if bool(jnp.any(jnp.diagonal(K) < 0)):
+    check_finite(f"{name}: K", K)
+    with jax.ensure_compile_time_eval():
+        is_negative = bool(jnp.any(jnp.diagonal(K) < 0))
+    if is_negative:
         raise ValueError(f"{name}: K has a negative number on its diagonal; no kernel has k(x, x) < 0.")
 
 
@@ -77,6 +88,16 @@ def both_classes(y: Array, C: Array) -> Bool[Array, ""]:
     """Whether y is −1 and +1, prices are at least 0, and both classes have examples with a price."""
     both = jnp.any((y > 0) & (C > 0)) & jnp.any((y < 0) & (C > 0))
     return jnp.all(jnp.abs(y) == 1) & jnp.all(C >= 0) & both
+
+
+def slack_of(margin: Array) -> Array:
+    """What a margin falls short of 1; the derivative at 1 is that of no slack."""
+    return jnp.where(margin < 1, 1 - margin, 0)
+
+
+def price_of(slack: Array, C: Array) -> Array:
+    """Σ C ξ, where no slack costs nothing even at an infinite price."""
+    return jnp.sum(jnp.where(slack > 0, C, 0) * slack)
 
 
 def nan_unless(is_valid: Array, x: Array, dtype: np.dtype) -> Array:

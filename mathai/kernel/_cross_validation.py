@@ -1,6 +1,7 @@
 """Cross-validation of a support vector machine over widths, prices and folds, in one compiled program."""
 
 import functools
+from collections.abc import Sequence
 
 import chex
 import jax
@@ -25,8 +26,8 @@ def cross_validate(
     X: Float[ArrayLike, "n features"],
     y: Int[ArrayLike, "n"],
     *,
-    gammas: Float[ArrayLike, "widths"],
-    Cs: Float[ArrayLike, "prices"],
+    gammas: ArrayLike | Sequence[float],
+    Cs: ArrayLike | Sequence[float],
     folds: int | Int[ArrayLike, "n"] = 5,
     key: PRNGKey | None = None,
     tolerance: float = 1e-3,
@@ -67,7 +68,7 @@ def cross_validate(
     (X,), dtype = promote(X)
     chex.assert_rank(X, 2)
     labels, classes = known_classes("cross_validate", y, len(X))
-    gammas, Cs = (_positive(name, values, X.dtype) for name, values in (("gammas", gammas), ("Cs", Cs)))
+    gammas, Cs = (_positive(name, np.asarray(values), X.dtype) for name, values in (("gammas", gammas), ("Cs", Cs)))
     check_finite("cross_validate: X", X)
     fold_of = stratified_folds(key, labels, folds) if isinstance(folds, int) else _given_folds(folds, labels)
     train, sign, pairs = _training_sets(labels, fold_of, len(classes))
@@ -173,8 +174,7 @@ def _given_folds(folds: ArrayLike, labels: np.ndarray) -> np.ndarray:
     return fold_of
 
 
-def _positive(name: str, values: ArrayLike, dtype) -> Array:
-    check_at_least(f"cross_validate: {name}", values, np.finfo(dtype).tiny)
-    values = jnp.asarray(values, dtype)
+def _positive(name: str, values: np.ndarray, dtype) -> Array:
+    check_at_least(f"cross_validate: {name}", values, float(np.finfo(dtype).tiny))
     chex.assert_rank(values, 1)
-    return values
+    return jnp.asarray(values, dtype)

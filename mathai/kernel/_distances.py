@@ -12,15 +12,14 @@ def squared_distances(X: Array, Z: Array | None = None, *, weights: Array | None
     Centring keeps the digits that a common offset would take. What rounding leaves below 0 is 0, and so is the
     distance between a vector and itself.
     """
-    centre = jnp.mean(X, axis=0, keepdims=True)
+    centre = jnp.mean(jnp.where(jnp.isfinite(X), X, 0), axis=0, keepdims=True)  # one NaN spoils its own row alone
     rows = X - centre
     columns = rows if Z is None else Z - centre
     weighted = rows if weights is None else rows * weights[None]
     column_norms = jnp.sum(columns * (columns if weights is None else columns * weights[None]), axis=1)
     row_norms = jnp.sum(rows * weighted, axis=1)
-    distances = jnp.maximum(
-        row_norms[:, None] + column_norms[None, :] - 2 * contract("nd,md->nm", weighted, columns), 0
-    )
+    distances = row_norms[:, None] + column_norms[None, :] - 2 * contract("nd,md->nm", weighted, columns)
+    distances = jnp.where(distances < 0, 0, distances)  # unlike a maximum, at 0 with the whole derivative
     if Z is not None:
         return distances
     return jnp.where(jnp.eye(len(X), dtype=bool), jnp.diagonal(distances)[:, None] * 0, distances)  # NaN stays NaN

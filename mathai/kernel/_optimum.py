@@ -100,7 +100,7 @@ def _repaired(improve, exact, problem: Problem, beta: Array, tolerance: Array, m
 def bias_of(problem: Problem, now: Iterate | Optimum) -> Float[Array, ""]:
     """b: minus the gradient of the free β, which have it in common; where none is free, the middle of its bounds."""
     grows, shrinks = _smo.may_grow(problem, now.beta), _smo.may_shrink(problem, now.beta)
-    free = grows & shrinks
+    free = _smo.is_free(problem, now.beta)
     count = jnp.sum(free)
     mean = jnp.sum(jnp.where(free, now.gradient, 0)) / jnp.maximum(count, 1)
     least = jnp.min(jnp.where(grows, now.gradient, jnp.inf))
@@ -125,7 +125,7 @@ def _backward(residuals, cotangent: Optimum):
     """
     K, problem, result = residuals
     beta = result.beta
-    free = _smo.may_grow(problem, beta) & _smo.may_shrink(problem, beta)
+    free = _smo.is_free(problem, beta)
     of_beta, of_gradient = cotangent.beta, cotangent.gradient
     # f = Kβ − p: what comes to it goes on to K, p and β.
     of_beta = of_beta + contract("nm,n->m", K, of_gradient)
@@ -139,7 +139,7 @@ def _backward(residuals, cotangent: Optimum):
     of_target = u - of_gradient + of_value * beta
     pull = -(result.gradient + bias_of(problem, result))  # ∂ value / ∂ bound, for β at a bound
     of_bound = jnp.where(free, 0, of_beta - contract("nm,n->m", K, u) - multiplier + of_value * pull)
-    at_high = beta >= problem.high
+    at_high = problem.high - beta < beta - problem.low
     problem_cotangent = Problem(of_target, jnp.where(at_high, 0, of_bound), jnp.where(at_high, of_bound, 0))
     return of_K, problem_cotangent, jnp.zeros_like(beta), None, None
 

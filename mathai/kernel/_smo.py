@@ -51,6 +51,26 @@ def may_shrink(problem: Problem, beta: Array) -> Bool[Array, "n"]:
     return beta > problem.low
 
 
+def is_free(problem: Problem, beta: Array) -> Bool[Array, "n"]:
+    """Which β are inside their bounds, by more than what rounding can leave of one that belongs on a bound."""
+    width = jnp.where(jnp.isfinite(problem.high - problem.low), problem.high - problem.low, 0)
+    near = 16 * jnp.finfo(beta.dtype).eps * width
+    return (beta - problem.low > near) & (problem.high - beta > near)
+
+
+def feasible(problem: Problem, beta: Array) -> Array:
+    """β within its bounds, its sum 0: what is too much is taken from the free of that sign where they have it."""
+    beta = jnp.clip(jnp.where(jnp.isfinite(beta), beta, 0), problem.low, problem.high)
+    surplus = jnp.sum(beta)
+    too_much = jnp.where(surplus > 0, beta > 0, beta < 0)
+    free = too_much & is_free(problem, beta)
+    held = jnp.abs(jnp.sum(beta, where=free))
+    giving = jnp.where(held >= jnp.abs(surplus), free, too_much)
+    total = jnp.abs(jnp.sum(beta, where=giving))
+    share = jnp.abs(surplus) / jnp.where(total > 0, total, 1)
+    return jnp.where(giving, beta * (1 - jnp.minimum(share, 1)), beta)
+
+
 def at(problem: Problem, beta: Array, gradient: Array, steps: Array) -> Iterate:
     """The iterate of a β and its gradient; the gap is −∞ where no pair may move."""
     grows = jnp.where(may_grow(problem, beta), gradient, jnp.inf)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from mathai.kernel._arrays import check_at_least, contract, promote
 from mathai.kernel._distances import squared_distances
@@ -24,7 +24,7 @@ __all__ = ["add", "as_pytree", "gram", "gram_diagonal", "linear", "multiply", "p
 Kernel = Callable[..., Any]
 
 
-def linear(x: Float[ArrayLike, "features"], z: Float[ArrayLike, "features"]) -> Float[Array, ""]:
+def linear(x: Shaped[ArrayLike, "features"], z: Shaped[ArrayLike, "features"]) -> Float[Array, ""]:
     """The linear kernel, the dot product.
 
         k(x, z) = xᵀz
@@ -50,8 +50,8 @@ def linear(x: Float[ArrayLike, "features"], z: Float[ArrayLike, "features"]) -> 
 
 
 def polynomial(
-    x: Float[ArrayLike, "features"],
-    z: Float[ArrayLike, "features"],
+    x: Shaped[ArrayLike, "features"],
+    z: Shaped[ArrayLike, "features"],
     *,
     degree: int = 3,
     c: ArrayLike = 1.0,
@@ -86,8 +86,8 @@ def polynomial(
 
 
 def rbf(
-    x: Float[ArrayLike, "features"],
-    z: Float[ArrayLike, "features"],
+    x: Shaped[ArrayLike, "features"],
+    z: Shaped[ArrayLike, "features"],
     *,
     gamma: ArrayLike,
 ) -> Float[Array, ""]:
@@ -189,7 +189,7 @@ def scale(kernel: Kernel, factor: ArrayLike) -> Kernel:
 
 
 def gram(
-    kernel: Kernel, X: Float[ArrayLike, "n features"], Z: Float[ArrayLike, "m features"] | None = None
+    kernel: Kernel, X: Shaped[ArrayLike, "n features"], Z: Shaped[ArrayLike, "m features"] | None = None
 ) -> Float[Array, "n m"]:
     """The Gram matrix: a kernel between all pairs of two sets of vectors, or of one set with itself.
 
@@ -201,11 +201,12 @@ def gram(
 
     Args:
       kernel: k, any kernel.
-      X: the rows' vectors; integers and booleans count as float32.
+      X: the rows' vectors; integers and booleans count as JAX's default float.
       Z: the columns' vectors; None takes X.
 
     Returns:
-      K, in the inputs' dtype. A NaN or infinite feature makes NaN of what it takes part in.
+      K, in the inputs' dtype. A NaN or infinite feature makes NaN, or of dot products infinities, in its row and
+      its column.
 
     Raises:
       AssertionError: X and Z are not matrices with the same number of columns.
@@ -225,7 +226,7 @@ def gram(
     return _gram(kernel, X, Z).astype(dtype)
 
 
-def gram_diagonal(kernel: Kernel, X: Float[ArrayLike, "n features"]) -> Float[Array, "n"]:
+def gram_diagonal(kernel: Kernel, X: Shaped[ArrayLike, "n features"]) -> Float[Array, "n"]:
     """The diagonal of the Gram matrix, without the rest of it.
 
         dᵢ = k(xᵢ, xᵢ)
@@ -269,7 +270,7 @@ def as_pytree(kernel: Kernel) -> Kernel:
     >>> jax.tree.leaves(as_pytree(functools.partial(rbf, gamma=0.5)))
     [0.5]
     """
-    if isinstance(kernel, _Sum | _Product | _Scaled | jax.tree_util.Partial):
+    if not jax.tree_util.all_leaves([kernel]):  # a node: a `Partial`, a composition, a class of one's own
         return kernel
     function, arguments, keywords = _unbound(kernel)
     return jax.tree_util.Partial(function, *arguments, **keywords)
@@ -313,8 +314,9 @@ def _gram(kernel: Kernel, X: Array, Z: Array | None) -> Array:
     if isinstance(kernel, _Scaled):
         return jnp.asarray(kernel.factor) * _gram(kernel.kernel, X, Z)
     function, arguments, keywords = _unbound(kernel)
-    if function in _BY_PRODUCTS and not arguments:
-        return _BY_PRODUCTS[function](X, Z, **keywords)
+    for known, by_products in _BY_PRODUCTS:
+        if function is known and not arguments:
+            return by_products(X, Z, **keywords)
     return jax.vmap(lambda x: jax.vmap(lambda z: kernel(x, z))(X if Z is None else Z))(X)
 
 
@@ -333,11 +335,11 @@ def _rbf_gram(X: Array, Z: Array | None, *, gamma) -> Array:
     return jnp.exp(-squared_distances(X, Z, weights=widths))
 
 
-_BY_PRODUCTS: dict[Callable, Callable[..., Array]] = {
-    linear: _linear_gram,
-    polynomial: _polynomial_gram,
-    rbf: _rbf_gram,
-}
+_BY_PRODUCTS: tuple[tuple[Callable, Callable[..., Array]], ...] = (
+    (linear, _linear_gram),
+    (polynomial, _polynomial_gram),
+    (rbf, _rbf_gram),
+)
 
 
 def _unbound(kernel: Kernel) -> tuple[Callable, tuple, Mapping[str, Any]]:

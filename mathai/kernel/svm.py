@@ -18,13 +18,15 @@ from mathai.kernel._checks import (
     classes_like,
     is_gram,
     nan_unless,
+    price_of,
+    slack_of,
 )
 from mathai.kernel._cross_validation import cross_validate
 from mathai.kernel._model import SVMModel, decisions, fit, predict
 from mathai.kernel._platt import PlattScaling, platt_probability, platt_scaling
 from mathai.kernel._primal import PrimalSolution, solve_primal
 from mathai.kernel._regression import RegressionSolution, solve_regression
-from mathai.kernel._smo import Problem
+from mathai.kernel._smo import Problem, feasible
 
 __all__ = [
     "DualSolution",
@@ -104,8 +106,8 @@ def primal_objective(
     chex.assert_rank([w, b, X], [1, 0, 2])
     chex.assert_equal_shape_suffix([w, X], 1)
     y = classes_like(y, X)
-    slack = jnp.maximum(0, 1 - y * (contract("nd,d->n", X, w) + b))
-    return (0.5 * jnp.sum(w * w) + jnp.sum(per_example(C, y) * slack)).astype(dtype)
+    slack = slack_of(y * (contract("nd,d->n", X, w) + b))
+    return (0.5 * jnp.sum(w * w) + price_of(slack, per_example(C, y))).astype(dtype)
 
 
 def dual_objective(
@@ -169,8 +171,8 @@ def solve_dual(
 
     Raises:
       AssertionError: shapes do not match.
-      ValueError: outside jit: y holds anything but −1 and +1 or one class only, C is negative, K holds NaN or
-        infinities or a negative k(x, x).
+      ValueError: outside jit: y holds anything but −1 and +1 or one class only, C is negative, or 0 for all of a class,
+        K holds NaN or infinities or a negative k(x, x).
 
     Source:
       Fan, Chen & Lin (2005), Working Set Selection Using Second Order Information for Training Support Vector
@@ -184,22 +186,25 @@ def solve_dual(
     chex.assert_rank(K, 2)
     chex.assert_equal(K.shape[0], K.shape[1])
     check_classes("solve_dual", y)
-    check_prices("solve_dual", C)
+    check_prices("solve_dual", C, y)
     check_gram("solve_dual", K)
     y = classes_like(y, K)
     C = per_example(C, y)
     is_valid = both_classes(y, C) & is_gram(K)
     bound = jnp.where(is_valid, y * C, 0)
-    problem = Problem(y, jnp.minimum(0, bound), jnp.maximum(0, bound))
-    start = jnp.zeros_like(y) if warm_start is None else _feasible(problem, jnp.asarray(warm_start, K.dtype) * y)
+    problem = Problem(y, jnp.where(y < 0, bound, 0), jnp.where(y > 0, bound, 0))
+    start = jnp.zeros_like(y)
+    if warm_start is not None:
+        warm_start = jnp.asarray(warm_start, K.dtype)
+        chex.assert_equal_shape([warm_start, y])
+        start = feasible(problem, warm_start * y)
     safe_K = jnp.where(is_valid, K, 0)
     tolerance, max_steps = jnp.asarray(tolerance, K.dtype), jnp.asarray(max_iterations, jnp.int32)
     best = _optimum.optimum(safe_K, problem, start, tolerance, max_steps)
     bias = _optimum.bias_of(problem, best)
-    # The slack of an example without a price costs nothing, be it infinite.
-    slack = jnp.maximum(0, 1 - y * (best.gradient + problem.target + bias))
+    slack = slack_of(y * (best.gradient + problem.target + bias))
     norm = jnp.sum(best.beta * (best.gradient + problem.target))
-    primal = 0.5 * norm + jnp.sum(jnp.where(slack > 0, C * slack, 0))
+    primal = 0.5 * norm + price_of(slack, C)
     solution = DualSolution(
         best.beta * y, bias, best.value, best.gap, best.steps, best.gap <= tolerance, primal - best.value
     )
@@ -234,12 +239,3 @@ def decision_function(
     (K, alpha, bias), dtype = promote(K_test_train, solution.alpha, solution.bias)
     chex.assert_equal_shape_suffix([K, alpha], 1)
     return (contract("mn,n->m", K, alpha * classes_like(y, alpha)) + bias).astype(dtype)
-
-
-def _feasible(problem: Problem, beta: Array) -> Array:
-    """β within its bounds, and the larger of its two signs scaled down until the sum is 0."""
-    beta = jnp.clip(jnp.where(jnp.isfinite(beta), beta, 0), problem.low, problem.high)
-    positive, negative = jnp.sum(jnp.maximum(beta, 0)), jnp.sum(jnp.maximum(-beta, 0))
-    least = jnp.minimum(positive, negative)
-    factor = jnp.where(beta > 0, least / jnp.maximum(positive, least), least / jnp.maximum(negative, least))
-    return jnp.where(least > 0, beta * jnp.minimum(factor, 1), 0)

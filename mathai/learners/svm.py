@@ -126,7 +126,13 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
             after = jax.lax.cond(
                 is_done,
                 lambda: blocks,
-                lambda: _blocks.one_round(rows, problem, blocks, tolerance=jnp.asarray(config.tolerance, X.dtype)),
+                lambda: _blocks.one_round(
+                    rows,
+                    problem,
+                    blocks,
+                    tolerance=jnp.asarray(config.tolerance, X.dtype),
+                    max_steps=jnp.int32(jnp.iinfo(jnp.int32).max),
+                ),
             )
             new = State(after.now.beta, after.now.gradient, after.kept, after.is_kept, after.now.steps)
             objective = 0.5 * jnp.sum(after.now.beta * (problem.target - after.now.gradient))
