@@ -14,18 +14,19 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 AXIS = "seeds"
+SPARE_THREADS = 16
 
 
 def prepare(num_seeds: int) -> None:
     """Make a device of each core, no more than there are seeds; before JAX's first computation.
 
-    Nothing changes where there is one seed, where JAX already counts CPU devices by its own settings, or on
-    accelerators. XLA's CPU devices share one pool of as many threads as cores, and jaxlib's batched LAPACK calls (seen
-    with 0.10.2: QR, of a peer's initial weights) wait in it for other threads of the pool: where all of them wait,
-    nothing ever ends. Twice the threads leave some to work.
+    Devices are left as they are where there is one seed, or where JAX's own settings already count them. In any case
+    XLA's CPU gets threads to spare, unless `NPROC` says how many: all devices share one pool, and jaxlib's batched
+    LAPACK calls (seen with 0.10.2: QR, of initial weights) wait in it for other threads of the pool. Where all of them
+    wait, nothing ever ends; the more threads, the more such calls it takes.
     """
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("NPROC", str(2 * num_cores))
+    os.environ.setdefault("NPROC", str(num_cores + SPARE_THREADS))
     is_set = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not is_set and min(num_cores, num_seeds) > 1:
         with contextlib.suppress(RuntimeError):  # JAX has begun to compute: its devices stay as they are

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     programs = run_loop.make_programs(task, config.run.seed, num_seeds if num_seeds > 1 else None)
     checkpoints = Checkpoints(workdir, keep=config.run.keep_checkpoints, best_mode=config.run.best_mode, read_only=True)
     step = choose(checkpoints, FLAGS.checkpoint, workdir)
-    state = checkpoints.restore(step, jax.eval_shape(programs.init, programs.keys))
+    state = checkpoints.restore(step, run_loop.restore_target(programs))
     keys = run_loop.evaluation_keys(programs, step, FLAGS.seed)
     metrics = jax.device_get(programs.evaluate(keys, state, task.evaluation_data))
     progress.say("checkpoint", f"update {step} of {workdir}")

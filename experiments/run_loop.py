@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 from jaxtyping import PyTree
 
 from experiments import devices, progress
@@ -200,15 +201,21 @@ def run(task: Task, run_config: Any, workdir: pathlib.Path, num_seeds: int | Non
 
 def _start(programs: Programs, checkpoints: Checkpoints) -> tuple[int, PyTree]:
     """Restore the last good checkpoint, or initialize."""
-    found = checkpoints.restore_last(
-        jax.eval_shape(programs.init, programs.keys), lambda text: progress.say("warning", text)
-    )
+    found = checkpoints.restore_last(restore_target(programs), lambda text: progress.say("warning", text))
     if found is None:
         return 0, programs.init(programs.keys)
     progress.say("resume", f"from the checkpoint of update {found[0]}")
-    step, state = found
+    return found
+
+
+def restore_target(programs: Programs) -> PyTree:
+    """Shapes of a run's state, and where they lie here: not where they lay when the checkpoint was written."""
     sharding = devices.seed_sharding(len(programs.keys)) if programs.keys.ndim else None
-    return step, state if sharding is None else jax.device_put(state, sharding)
+    sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        jax.eval_shape(programs.init, programs.keys),
+    )
 
 
 class _Run:
