@@ -91,8 +91,8 @@ def both_classes(y: Array, C: Array) -> Bool[Array, ""]:
 
 
 def slack_of(margin: Array) -> Array:
-    """What a margin falls short of 1; the derivative at 1 is that of no slack."""
-    return jnp.where(margin < 1, 1 - margin, 0)
+    """What a margin falls short of 1, NaN of NaN; the derivative at 1 is that of no slack."""
+    return jnp.where(margin >= 1, 0, 1 - margin)
 
 
 def price_of(slack: Array, C: Array) -> Array:

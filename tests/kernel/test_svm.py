@@ -769,3 +769,8 @@ def test_a_program_may_close_over_its_matrix():
     np.testing.assert_allclose(jax.jit(lambda C: svm.solve_dual(K, y, C).bias)(10.0), -1 / 3, rtol=1e-6)
     with pytest.raises(ValueError, match="negative number on its diagonal"):
         jax.jit(lambda C: svm.solve_dual(negative, y, C).bias)(10.0)
+
+
+def test_the_primal_objective_of_what_is_no_number_is_none():
+    X = np.array([[np.nan], [1.0]], np.float32)
+    assert np.isnan(svm.primal_objective(np.ones(1, np.float32), np.float32(0), X, np.array([1, -1]), 1.0))
