@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mathai.kernel import _smo
+from mathai.kernel._arrays import contract
 from mathai.kernel._smo import Iterate, Problem
 
 FALL = 0.1  # of the gap within a block, in one round
@@ -29,14 +30,12 @@ class Blocks(NamedTuple):
       kept: the examples that stay for the next round, [block / 2].
       is_kept: False where such a place is empty.
       rows: their rows of the matrix.
-      rounds: rounds so far.
     """
 
     now: Iterate
     kept: Int[Array, "half"]
     is_kept: Bool[Array, "half"]
     rows: Float[Array, "half n"]
-    rounds: Int[Array, ""]
 
 
 def minimize(
@@ -56,9 +55,7 @@ def minimize(
 def begin(now: Iterate, block: int) -> Blocks:
     """Nothing kept yet."""
     half, n = block // 2, now.beta.size
-    return Blocks(
-        now, jnp.zeros(half, jnp.int32), jnp.zeros(half, bool), jnp.zeros((half, n), now.beta.dtype), jnp.int32(0)
-    )
+    return Blocks(now, jnp.zeros(half, jnp.int32), jnp.zeros(half, bool), jnp.zeros((half, n), now.beta.dtype))
 
 
 def one_round(rows: Rows, problem: Problem, blocks: Blocks, *, tolerance: Array, max_steps: Array) -> Blocks:
@@ -86,10 +83,8 @@ def one_round(rows: Rows, problem: Problem, blocks: Blocks, *, tolerance: Array,
     )
     moved = jnp.where(is_chosen, end.beta - beta, 0)
     new_beta = now.beta.at[jnp.where(is_chosen, chosen, now.beta.size)].set(end.beta, mode="drop")
-    gradient = now.gradient + jnp.einsum("m,mn->n", moved, block_rows, precision=jax.lax.Precision.HIGHEST)
-    return Blocks(
-        _smo.at(problem, new_beta, gradient, now.steps + end.steps), fresh, is_fresh, fresh_rows, blocks.rounds + 1
-    )
+    gradient = now.gradient + contract("m,mn->n", moved, block_rows)
+    return Blocks(_smo.at(problem, new_beta, gradient, now.steps + end.steps), fresh, is_fresh, fresh_rows)
 
 
 def _most_violating(

@@ -15,7 +15,7 @@ from mathai.kernel._arrays import check_at_least, contract, promote
 from mathai.kernel._checks import check_finite, known_classes
 from mathai.kernel._devices import devices_for, spread
 from mathai.kernel._model import padded
-from mathai.kernel._smo import Problem
+from mathai.kernel._smo import classification
 from mathai.kernel._voting import machines, winners
 from mathai.kernel.kernels import gram, rbf
 
@@ -121,7 +121,7 @@ def _accuracies(
         sub_K = jnp.where((sign != 0)[:, None] & (sign != 0)[None, :], K[rows[:, None], rows[None, :]], 0)
 
         def at_price(beta, C):
-            boxed = Problem(sign, jnp.minimum(0, sign * C), jnp.maximum(0, sign * C))
+            boxed = classification(sign, C)
             best = _optimum.optimum(sub_K, boxed, beta, tolerance, max_steps)
             bias = jnp.where(best.gap <= tolerance, _optimum.bias_of(boxed, best), jnp.nan)
             return best.beta, (best.beta, bias)

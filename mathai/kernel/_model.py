@@ -11,10 +11,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from mathai.kernel import _optimum
-from mathai.kernel._arrays import promote
+from mathai.kernel._arrays import contract, promote
 from mathai.kernel._checks import check_finite, check_prices, known_classes
 from mathai.kernel._devices import devices_for, spread
-from mathai.kernel._smo import Problem
+from mathai.kernel._smo import classification
 from mathai.kernel._voting import STRATEGIES, machines, winners
 from mathai.kernel.kernels import Kernel, as_pytree, gram
 
@@ -161,7 +161,7 @@ def decisions(model: SVMModel, X: Float[ArrayLike, "m features"]) -> Float[Array
     chex.assert_equal_shape_suffix([X, model.X], 1)
 
     def of_block(block):
-        return jnp.einsum("mn,kn->mk", gram(model.kernel, block, model.X), model.weights, precision="highest")
+        return contract("mn,kn->mk", gram(model.kernel, block, model.X), model.weights)
 
     if len(X) <= PREDICTED_AT_ONCE:
         return of_block(X) + model.bias[None]
@@ -204,8 +204,7 @@ def _solve_all(X, kernel, price, rows, sign, tolerance, max_steps, *, in_memory:
         rows, sign = machine
         X, price, kernel = shared
         mine = X[rows]
-        bound = sign * price[rows]
-        problem = Problem(sign, jnp.minimum(0, bound), jnp.maximum(0, bound))
+        problem = classification(sign, price[rows])
         if in_memory:
             K = gram(kernel, mine)
             diagonal = jnp.diagonal(K)

@@ -47,9 +47,7 @@ def optimum(
     def exact(beta, steps):
         return _smo.at(problem, beta, contract("nm,m->n", K, beta) - problem.target, steps)
 
-    now = _repaired(improve, exact, problem, beta, tolerance, max_steps)
-    value = 0.5 * jnp.sum(now.beta * (problem.target - now.gradient))
-    return Optimum(now.beta, value, now.gradient, now.gap, now.steps)
+    return _repaired(improve, exact, problem, beta, tolerance, max_steps)
 
 
 def optimum_on_demand(rows: _blocks.Rows, problem: Problem, tolerance: Array, max_steps: Array) -> Optimum:
@@ -76,12 +74,10 @@ def optimum_on_demand(rows: _blocks.Rows, problem: Problem, tolerance: Array, ma
         return _smo.at(problem, beta, gradient, steps)
 
     improve = functools.partial(_blocks.minimize, rows, block=block)
-    now = _repaired(improve, exact, problem, jnp.zeros_like(problem.target), tolerance, max_steps)
-    value = 0.5 * jnp.sum(now.beta * (problem.target - now.gradient))
-    return Optimum(now.beta, value, now.gradient, now.gap, now.steps)
+    return _repaired(improve, exact, problem, jnp.zeros_like(problem.target), tolerance, max_steps)
 
 
-def _repaired(improve, exact, problem: Problem, beta: Array, tolerance: Array, max_steps: Array) -> Iterate:
+def _repaired(improve, exact, problem: Problem, beta: Array, tolerance: Array, max_steps: Array) -> Optimum:
     """Improve β until the gap of its exact gradient is below the tolerance."""
 
     def goes_on(carry):
@@ -94,7 +90,9 @@ def _repaired(improve, exact, problem: Problem, beta: Array, tolerance: Array, m
         end = improve(problem, now, tolerance=0.9 * tolerance, max_steps=max_steps)
         return exact(end.beta, end.steps), repairs + 1
 
-    return jax.lax.while_loop(goes_on, repair, (exact(beta, jnp.int32(0)), jnp.int32(0)))[0]
+    now, _ = jax.lax.while_loop(goes_on, repair, (exact(beta, jnp.int32(0)), jnp.int32(0)))
+    value = 0.5 * jnp.sum(now.beta * (problem.target - now.gradient))
+    return Optimum(now.beta, value, now.gradient, now.gap, now.steps)
 
 
 def bias_of(problem: Problem, now: Iterate | Optimum) -> Float[Array, ""]:

@@ -23,6 +23,11 @@ class Problem(NamedTuple):
     high: Float[Array, "n"]
 
 
+def classification(sign: Array, C: Array) -> Problem:
+    """The problem of classes −1 and +1, at a price or one for each example; a sign of 0 takes no part."""
+    return Problem(sign, jnp.where(sign < 0, sign * C, 0), jnp.where(sign > 0, sign * C, 0))
+
+
 class Iterate(NamedTuple):
     """Where the method stands.
 

@@ -26,7 +26,7 @@ from mathai.kernel._model import SVMModel, decisions, fit, predict
 from mathai.kernel._platt import PlattScaling, platt_probability, platt_scaling
 from mathai.kernel._primal import PrimalSolution, solve_primal
 from mathai.kernel._regression import RegressionSolution, solve_regression
-from mathai.kernel._smo import Problem, feasible
+from mathai.kernel._smo import classification, feasible
 
 __all__ = [
     "DualSolution",
@@ -191,8 +191,7 @@ def solve_dual(
     y = classes_like(y, K)
     C = per_example(C, y)
     is_valid = both_classes(y, C) & is_gram(K)
-    bound = jnp.where(is_valid, y * C, 0)
-    problem = Problem(y, jnp.where(y < 0, bound, 0), jnp.where(y > 0, bound, 0))
+    problem = classification(y, jnp.where(is_valid, C, 0))
     start = jnp.zeros_like(y)
     if warm_start is not None:
         warm_start = jnp.asarray(warm_start, K.dtype)

@@ -121,7 +121,7 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
             gradient = jnp.where(jnp.isnan(gradient), -problem.target, gradient)
             now = _smo.at(problem, beta, gradient, iterations)
             rows = functools.partial(rows_of, X)
-            blocks = _blocks.Blocks(now, kept, is_kept, rows(kept), jnp.int32(0))
+            blocks = _blocks.Blocks(now, kept, is_kept, rows(kept))
             is_done = now.gap <= config.tolerance
             after = jax.lax.cond(
                 is_done,
@@ -168,7 +168,7 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
         """Class `first` is +1; `second`, or with −1 all others, is −1; the rest takes no part."""
         against = (labels == second) | ((second < 0) & (labels != first))
         sign = jnp.where(labels == first, 1.0, jnp.where(against, -1.0, 0.0))
-        return Problem(sign, jnp.minimum(0, sign * config.C), jnp.maximum(0, sign * config.C))
+        return _smo.classification(sign, jnp.asarray(config.C))
 
     def rows_of(X, indices):
         return kernels.gram(kernel, X[indices], X)
