@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
 
@@ -154,7 +155,7 @@ def check_between(config: Any, low: float, high: float, *names: str) -> None:
     """Raise a `ValueError` for a hyperparameter that is known while tracing and lies outside [low, high]."""
     for name in names:
         value = getattr(config, name)
-        if not isinstance(value, jax.core.Tracer) and not low <= value <= high:
+        if not isinstance(value, jax.core.Tracer) and not low <= np.asarray(value) <= high:  # NumPy's is never traced
             raise ValueError(f"{name} is {value}; it must lie between {low} and {high}.")
 
 
@@ -175,7 +176,7 @@ def is_known(value: object, constant: float) -> bool:
     >>> is_known(0.0, 0), jax.jit(lambda x: is_known(x, 0))(0.0).item()
     (True, False)
     """
-    return not isinstance(value, jax.core.Tracer) and bool(value == constant)
+    return not isinstance(value, jax.core.Tracer) and bool(np.asarray(value) == constant)
 
 
 def weights_only(params: PyTree) -> PyTree:

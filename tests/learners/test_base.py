@@ -12,7 +12,7 @@ import optax
 import pytest
 from scipy import stats
 
-from mathai.learners.base import Learner, adam, hyperparameters, permutations, train
+from mathai.learners.base import Learner, adam, check_between, hyperparameters, is_known, permutations, train
 
 # Learner
 
@@ -31,6 +31,23 @@ def descent(learning_rate=0.5):
         return {"x": x}
 
     return Learner(init, update, evaluate)
+
+
+@hyperparameters
+class Number:
+    value: float = 0.0
+
+
+def test_an_array_that_is_known_is_known_while_a_program_is_traced_too():
+    config = Number(value=jnp.float32(1.5))
+
+    def checked(x):
+        check_between(config, 0, 2, "value")
+        return x if is_known(config.value, 1.5) else -x
+
+    assert jax.jit(checked)(1.0) == 1
+    with pytest.raises(ValueError, match="value is 1.5; it must lie between 0 and 1"):
+        jax.jit(lambda: check_between(config, 0, 1, "value"))()
 
 
 def counter():
