@@ -25,7 +25,7 @@ def contract(subscripts: str, *operands: Array) -> Array:
 
 def check_at_least(name: str, value: ArrayLike, least: int | float) -> None:
     """Raise a `ValueError` for a parameter that is known and has a number below the least, or NaN."""
-    if isinstance(value, jax.core.Tracer):
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
         return
     if not np.all(np.asarray(value) >= least):
         raise ValueError(f"{name} is {value}; it must be at least {least}.")

@@ -13,7 +13,8 @@ from mathai.kernel._smo import Iterate, Problem
 
 BLOCKS_FROM = 3000  # examples; below, pairs among all of them are faster than blocks
 BLOCK = 256
-REPAIRS = 4  # times that a gradient which rounding made wrong is computed anew and worked on
+SPELL_PER_EXAMPLE, LEAST_SPELL = 20, 2000  # pairs changed before the gradient is computed anew
+PATIENCE = 5  # spells without any gain after which the precision is at its end
 
 
 class Optimum(NamedTuple):
@@ -78,31 +79,46 @@ def optimum_on_demand(rows: _blocks.Rows, problem: Problem, tolerance: Array, ma
 
 
 def _repaired(improve, exact, problem: Problem, beta: Array, tolerance: Array, max_steps: Array) -> Optimum:
-    """Improve β until the gap of its exact gradient is below the tolerance."""
+    """Improve β until the gap of its exact gradient is below the tolerance, or rounding lets nothing more come of it.
+
+    Steps keep the gradient up to date, and their rounding adds up: now and then it is computed anew. Where a few such
+    spells lower neither the gap nor the objective, the tolerance is beyond the precision, and the best is returned.
+    """
+    spell = max(LEAST_SPELL, SPELL_PER_EXAMPLE * beta.size)
+    rounding = 4 * jnp.finfo(beta.dtype).eps
+
+    def value_of(now: Iterate):
+        return 0.5 * jnp.sum(now.beta * (problem.target - now.gradient))
 
     def goes_on(carry):
-        now, repairs = carry
-        return (now.gap > tolerance) & (now.steps < max_steps) & (repairs < REPAIRS)
+        now, best, _, idle = carry
+        return (best.gap > tolerance) & (now.steps < max_steps) & (idle < PATIENCE)
 
     def repair(carry):
-        now, repairs = carry
+        now, best, highest, idle = carry
         # A little below, so that what rounding adds to the gap of the exact gradient does not call for a repair.
-        end = improve(problem, now, tolerance=0.9 * tolerance, max_steps=max_steps)
-        return exact(end.beta, end.steps), repairs + 1
+        last = now.steps + jnp.minimum(max_steps - now.steps, spell)
+        end = improve(problem, now, tolerance=0.9 * tolerance, max_steps=last)
+        now = exact(end.beta, end.steps)
+        value = value_of(now)
+        gains = (now.gap < 0.99 * best.gap) | (value > highest + rounding * jnp.abs(highest))
+        keeps = now.gap >= best.gap  # not where the gap is NaN
+        best = jax.tree.map(lambda old, new: jnp.where(keeps, old, new), best, now)
+        return now, best, jnp.maximum(highest, value), jnp.where(gains, 0, idle + 1)
 
-    now, _ = jax.lax.while_loop(goes_on, repair, (exact(beta, jnp.int32(0)), jnp.int32(0)))
-    value = 0.5 * jnp.sum(now.beta * (problem.target - now.gradient))
-    return Optimum(now.beta, value, now.gradient, now.gap, now.steps)
+    begin = exact(beta, jnp.int32(0))
+    now, best, _, _ = jax.lax.while_loop(goes_on, repair, (begin, begin, value_of(begin), jnp.int32(0)))
+    return Optimum(best.beta, value_of(best), best.gradient, best.gap, now.steps)
 
 
 def bias_of(problem: Problem, now: Iterate | Optimum) -> Float[Array, ""]:
     """b: minus the gradient of the free β, which have it in common; where none is free, the middle of its bounds."""
-    grows, shrinks = _smo.may_grow(problem, now.beta), _smo.may_shrink(problem, now.beta)
-    free = _smo.is_free(problem, now.beta)
+    rises, falls = _smo.has_room(problem, now.beta)  # one rounding short of a bound is at it
+    free = rises & falls
     count = jnp.sum(free)
     mean = jnp.sum(jnp.where(free, now.gradient, 0)) / jnp.maximum(count, 1)
-    least = jnp.min(jnp.where(grows, now.gradient, jnp.inf))
-    largest = jnp.max(jnp.where(shrinks, now.gradient, -jnp.inf))
+    least = jnp.min(jnp.where(rises, now.gradient, jnp.inf))
+    largest = jnp.max(jnp.where(falls, now.gradient, -jnp.inf))
     return -jnp.where(count > 0, mean, 0.5 * (least + largest))
 
 
@@ -137,7 +153,9 @@ def _backward(residuals, cotangent: Optimum):
     of_target = u - of_gradient + of_value * beta
     pull = -(result.gradient + bias_of(problem, result))  # ∂ value / ∂ bound, for β at a bound
     of_bound = jnp.where(free, 0, of_beta - contract("nm,n->m", K, u) - multiplier + of_value * pull)
-    at_high = problem.high - beta < beta - problem.low
+    room_above, room_below = problem.high - beta, beta - problem.low
+    # Where both bounds are one, the derivative is of the one that gives way.
+    at_high = (room_above < room_below) | ((room_above == room_below) & (pull > 0))
     problem_cotangent = Problem(of_target, jnp.where(at_high, 0, of_bound), jnp.where(at_high, of_bound, 0))
     return of_K, problem_cotangent, jnp.zeros_like(beta), None, None
 

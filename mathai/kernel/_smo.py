@@ -56,11 +56,17 @@ def may_shrink(problem: Problem, beta: Array) -> Bool[Array, "n"]:
     return beta > problem.low
 
 
-def is_free(problem: Problem, beta: Array) -> Bool[Array, "n"]:
-    """Which β are inside their bounds, by more than what rounding can leave of one that belongs on a bound."""
+def has_room(problem: Problem, beta: Array) -> tuple[Bool[Array, "n"], Bool[Array, "n"]]:
+    """Which β are below their upper bound, and which above their lower one, by more than what rounding can leave."""
     width = jnp.where(jnp.isfinite(problem.high - problem.low), problem.high - problem.low, 0)
     near = 16 * jnp.finfo(beta.dtype).eps * width
-    return (beta - problem.low > near) & (problem.high - beta > near)
+    return problem.high - beta > near, beta - problem.low > near
+
+
+def is_free(problem: Problem, beta: Array) -> Bool[Array, "n"]:
+    """Which β are inside their bounds."""
+    rises, falls = has_room(problem, beta)
+    return rises & falls
 
 
 def feasible(problem: Problem, beta: Array) -> Array:

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
 from mathai.kernel._arrays import check_at_least, contract, promote
-from mathai.kernel._distances import squared_distances
+from mathai.kernel._distances import weighted_distances
 
 __all__ = ["add", "as_pytree", "gram", "gram_diagonal", "linear", "multiply", "polynomial", "rbf", "scale"]
 
@@ -262,7 +262,8 @@ def as_pytree(kernel: Kernel) -> Kernel:
       kernel: any kernel; of a function that is no partial there are no leaves.
 
     Returns:
-      The kernel itself if it is a pytree, and otherwise a `jax.tree_util.Partial`.
+      The kernel itself if it is a pytree, and otherwise a `jax.tree_util.Partial`. An integer degree of `polynomial`
+      is no leaf, so that the result can be differentiated.
 
     Source:
       The documentation of `jax.tree_util.Partial`.
@@ -270,10 +271,23 @@ def as_pytree(kernel: Kernel) -> Kernel:
     >>> jax.tree.leaves(as_pytree(functools.partial(rbf, gamma=0.5)))
     [0.5]
     """
+    function, arguments, keywords = _unbound(kernel)
+    if function is polynomial and isinstance(keywords.get("degree"), int):
+        rest = {name: value for name, value in keywords.items() if name != "degree"}
+        return jax.tree_util.Partial(_OfDegree(keywords["degree"]), *arguments, **rest)
     if not jax.tree_util.all_leaves([kernel]):  # a node: a `Partial`, a composition, a class of one's own
         return kernel
-    function, arguments, keywords = _unbound(kernel)
     return jax.tree_util.Partial(function, *arguments, **keywords)
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfDegree:
+    """The polynomial kernel of an integer degree, which is no leaf: nothing can be differentiated in it."""
+
+    degree: int
+
+    def __call__(self, x: Any, z: Any, **parameters: Any) -> Any:
+        return polynomial(x, z, degree=self.degree, **parameters)
 
 
 @jax.tree_util.register_dataclass
@@ -329,10 +343,7 @@ def _polynomial_gram(X: Array, Z: Array | None, *, degree=3, c=1.0, gamma=1.0) -
 
 
 def _rbf_gram(X: Array, Z: Array | None, *, gamma) -> Array:
-    widths = _widths(gamma, X)
-    if widths.ndim == 0:
-        return jnp.exp(-widths * squared_distances(X, Z))
-    return jnp.exp(-squared_distances(X, Z, weights=widths))
+    return jnp.exp(-weighted_distances(X, Z, _widths(gamma, X)))
 
 
 _BY_PRODUCTS: tuple[tuple[Callable, Callable[..., Array]], ...] = (
@@ -344,6 +355,8 @@ _BY_PRODUCTS: tuple[tuple[Callable, Callable[..., Array]], ...] = (
 
 def _unbound(kernel: Kernel) -> tuple[Callable, tuple, Mapping[str, Any]]:
     """A kernel's function, and what is bound to it; `jax.tree_util.Partial` is a `functools.partial` too."""
+    if isinstance(kernel, _OfDegree):
+        return polynomial, (), {"degree": kernel.degree}
     if not isinstance(kernel, functools.partial):
         return kernel, (), {}
     function, arguments, keywords = _unbound(kernel.func)
@@ -352,6 +365,10 @@ def _unbound(kernel: Kernel) -> tuple[Callable, tuple, Mapping[str, Any]]:
 
 def _power(product: Array, degree, c, gamma) -> Array:
     check_at_least("polynomial: degree", degree, 1)
+    if isinstance(degree, float) and not degree.is_integer():
+        raise ValueError(
+            f"polynomial: degree is {degree}; it must be an integer: no other power of a product is a kernel."
+        )
     check_at_least("polynomial: c", c, 0)
     check_at_least("polynomial: gamma", gamma, 0)
     if isinstance(degree, int | np.integer):

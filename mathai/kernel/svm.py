@@ -205,7 +205,13 @@ def solve_dual(
     norm = jnp.sum(best.beta * (best.gradient + problem.target))
     primal = 0.5 * norm + price_of(slack, C)
     solution = DualSolution(
-        best.beta * y, bias, best.value, best.gap, best.steps, best.gap <= tolerance, primal - best.value
+        jnp.where(best.beta == 0, 0, best.beta * y),
+        bias,
+        best.value,
+        best.gap,
+        best.steps,
+        best.gap <= tolerance,
+        primal - best.value,
     )
     return jax.tree.map(lambda x: nan_unless(is_valid, x, dtype), solution)
 

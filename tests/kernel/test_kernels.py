@@ -1,5 +1,6 @@
 """Kernels and Gram matrices against their formulas in float64, scikit-learn's pairwise kernels and cases by hand."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,7 +12,7 @@ from jax.tree_util import Partial
 from sklearn.metrics import pairwise
 
 from mathai.kernel import kernels
-from mathai.kernel.kernels import add, gram_diagonal, linear, multiply, polynomial, rbf, scale
+from mathai.kernel.kernels import add, as_pytree, gram_diagonal, linear, multiply, polynomial, rbf, scale
 
 NUM_ROWS, NUM_COLUMNS, NUM_FEATURES = 9, 6, 3
 WIDTHS = np.array([0.1, 0.5, 2.0], np.float32)  # one for each feature
@@ -293,7 +294,7 @@ def test_a_composition_is_a_pytree_of_all_parameters():
     kernel = add(
         scale(functools.partial(rbf, gamma=0.5), 2.0), multiply(linear, Partial(polynomial, degree=2, c=3.0, gamma=4.0))
     )
-    assert sorted(jax.tree.leaves(kernel)) == [0.5, 2, 2.0, 3.0, 4.0]
+    assert sorted(jax.tree.leaves(kernel)) == [0.5, 2.0, 3.0, 4.0]  # a degree cannot be differentiated
 
 
 def test_new_parameters_do_not_compile_again():
@@ -398,6 +399,74 @@ def test_the_derivative_in_the_width_at_width_0_is_minus_the_distance():
     np.testing.assert_allclose(slope, -squared_distances(X, Z), rtol=1e-5, atol=2e-6)
 
 
+# Kernels of one's own, far groups, lists
+
+
+def test_the_derivative_in_a_width_of_0_is_whole():
+    """k = exp(−γ₂) of (0, 0) and (0, 1), twice: −2 at γ₂ = 0."""
+    X = jnp.array([[0.0, 0.0], [0.0, 1.0]])
+    slope = jax.grad(lambda gamma: kernels.gram(Partial(rbf, gamma=gamma), X).sum())
+    np.testing.assert_allclose(slope(jnp.array([1.0, 0.0])), [0, -2])
+
+
+def test_nan_of_one_example_leaves_the_others_alone():
+    X = np.array([[0.0, 1.0], [np.nan, 1.0], [0.0, 0.0]], np.float32)
+    K = kernels.gram(Partial(rbf, gamma=1.0), X)
+    np.testing.assert_allclose(
+        K[jnp.array([0, 2])][:, jnp.array([0, 2])], [[1, np.exp(-1)], [np.exp(-1), 1]], rtol=1e-6
+    )
+
+
+@dataclasses.dataclass
+class Unhashable:
+    factor: float
+
+    def __call__(self, x, z):
+        return self.factor * jnp.dot(x, z)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    factor: jax.Array
+
+    def __call__(self, x, z):
+        return self.factor * jnp.dot(x, z)
+
+
+@pytest.mark.parametrize("kernel", [Unhashable(2.0), Registered(jnp.float32(2.0))])
+def test_any_callable_is_a_kernel(kernel):
+    np.testing.assert_array_equal(kernels.gram(kernel, jnp.eye(2)), 2 * np.eye(2))
+
+
+def test_the_leaves_of_a_registered_kernel_stay_leaves():
+    assert len(jax.tree.leaves(add(Registered(jnp.float32(2.0)), linear))) == 1
+
+
+def test_a_kernel_with_a_degree_has_a_gradient():
+    kernel = add(Partial(polynomial, degree=2, c=1.0), Partial(rbf, gamma=1.0))
+    jax.grad(lambda kernel: kernels.gram(kernel, jnp.eye(2)).sum())(kernel)
+
+
+@pytest.mark.parametrize("widths", [0.5, np.array([0.5, 0.25], np.float32)], ids=["one_width", "widths"])
+@pytest.mark.parametrize("far", ["an_outlier", "two_groups"])
+def test_distances_within_a_group_keep_their_digits_however_far_another_is(far, widths):
+    """‖x‖² + ‖z‖² − 2xᵀz is off by whole units here."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(24, 2)).astype(np.float32)
+    X[23 if far == "an_outlier" else slice(12, None)] += 2**14  # which leaves 10 bits of the fraction
+    for columns in (None, X[::2]):
+        exact = np.exp(-squared_distances(X, X if columns is None else columns, widths))
+        np.testing.assert_allclose(kernels.gram(Partial(rbf, gamma=widths), X, columns), exact, atol=2e-6)
+
+
+def test_widths_in_a_list_may_be_traced():
+    X = vectors()[0][:, :2]
+    kernel = as_pytree(functools.partial(rbf, gamma=[0.5, 0.25]))
+    exact = np.exp(-squared_distances(X, X, np.array([0.5, 0.25])))
+    np.testing.assert_allclose(jax.jit(kernels.gram)(kernel, X), exact, atol=2e-6)
+
+
 # Refusals
 
 
@@ -406,6 +475,7 @@ def test_the_derivative_in_the_width_at_width_0_is_minus_the_distance():
     [
         (functools.partial(polynomial, degree=0), "degree is 0; it must be at least 1"),
         (functools.partial(polynomial, degree=-2), "degree is -2"),
+        (functools.partial(polynomial, degree=2.5), "degree is 2.5; it must be an integer"),
         (functools.partial(polynomial, c=-0.5), "c is -0.5; it must be at least 0"),
         (functools.partial(polynomial, gamma=-1.0), "polynomial: gamma is -1.0"),
         (functools.partial(rbf, gamma=-1.0), "rbf: gamma is -1.0; it must be at least 0"),

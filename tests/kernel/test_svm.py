@@ -343,6 +343,8 @@ def test_a_warm_start_that_is_feasible_is_where_it_begins():
 
 # By hand
 
+ONE = np.array([[1, -1], [-1, 1]], np.float32)  # of x = 1 and x = −1
+Y = np.array([1, -1])
 TWO = np.array([[4, -2], [-2, 1]], np.float32)  # the linear kernel of x = 2 and x = −1
 
 
@@ -774,3 +776,89 @@ def test_a_program_may_close_over_its_matrix():
 def test_the_primal_objective_of_what_is_no_number_is_none():
     X = np.array([[np.nan], [1.0]], np.float32)
     assert np.isnan(svm.primal_objective(np.ones(1, np.float32), np.float32(0), X, np.array([1, -1]), 1.0))
+
+
+# At the edge of the precision, of a price, of a budget
+
+
+def test_the_gradient_at_a_kink_is_that_of_no_slack():
+    slope = jax.grad(svm.primal_objective)(jnp.ones(1), 0.0, jnp.array([[1.0], [-1.0]]), Y, 10.0)
+    np.testing.assert_array_equal(slope, [1])  # w
+
+
+def test_no_slack_costs_nothing_in_the_primal_at_any_price():
+    assert svm.primal_objective(jnp.ones(1), 0.0, jnp.array([[2.0], [-2.0]]), Y, INF) == 0.5
+
+
+def overlapping(seed):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(60, 2)).astype(np.float32)
+    y = np.where(X[:, 0] + 0.7 * rng.normal(size=60) > 0, 1, -1)
+    return np.exp(-0.5 * ((X[:, None] - X[None]) ** 2).sum(-1)), y
+
+
+def test_a_solution_is_the_start_that_needs_no_step():
+    iterations = []
+    for seed in range(40):
+        K, y = overlapping(seed)
+        solution = solve(K, y, np.float32(0.3))
+        iterations.append(solve(K, y, np.float32(0.3), warm_start=solution.alpha).iterations)
+    assert max(iterations) <= 2
+
+
+def test_the_bias_does_not_turn_on_one_rounding():
+    """No α is free but by 7e-9; the middle is libsvm's 0.490036."""
+    rng = np.random.default_rng(251)
+    X = rng.normal(size=(16, 2)).astype(np.float32)
+    y = np.where(X[:, 0] + 0.7 * rng.normal(size=16) > 0, 1, -1)
+    np.testing.assert_allclose(solve(X @ X.T, y, np.float32(0.1)).bias, 0.490036, atol=1e-3)
+
+
+def test_blocks_change_no_more_pairs_than_they_may(monkeypatch):
+    monkeypatch.setattr(_optimum, "BLOCKS_FROM", 10)
+    monkeypatch.setattr(_optimum, "BLOCK", 16)
+    K, y = overlapping(0)
+    solution = jax.jit(lambda K, y, C: svm.solve_dual(K, y, C, max_iterations=1))(K, y, np.float32(1.0))
+    assert solution.iterations <= 1
+
+
+@pytest.mark.parametrize("C", [0.0, np.array([1.0, 0.0], np.float32)])
+def test_a_class_without_price_is_refused(C):
+    with pytest.raises(ValueError, match="C is 0 for all examples of class -1"):
+        svm.solve_dual(ONE, Y, C)
+
+
+def test_a_warm_start_does_not_broadcast():
+    with pytest.raises((AssertionError, TypeError, ValueError)):
+        svm.solve_dual(ONE, Y, 1.0, warm_start=np.ones(1, np.float32))
+
+
+def test_the_derivative_in_a_price_of_0_is_that_to_the_right():
+    """x = 2, −1 and, without a price, 0: D rises by its slack, 1 − b = 4/3."""
+    x = jnp.array([[2.0], [-1.0], [0.0]])
+    slope = jax.grad(lambda C: svm.solve_dual(x @ x.T, jnp.array([1, -1, 1]), C).objective)(jnp.array([1.0, 1.0, 0.0]))
+    np.testing.assert_allclose(slope, [0, 0, 4 / 3], atol=1e-5)
+
+
+def test_more_steps_do_not_make_it_worse():
+    """A tolerance that float32 cannot meet."""
+    from sklearn import datasets, preprocessing
+
+    X, y = datasets.load_wine(return_X_y=True)
+    X, y = preprocessing.scale(X), np.where(y == 1, 1, -1)
+    K = (X @ X.T).astype(np.float32)
+    gaps = [solve(K, y, 1.0, tolerance=1e-7, max_iterations=m).gap for m in (7_000, 300_000)]
+    assert gaps[1] <= 2 * gaps[0]
+
+
+def test_a_tolerance_beyond_the_precision_ends_soon():
+    K, y = overlapping(0)
+    solution = solve(K, y, np.float32(100.0), tolerance=0.0)
+    assert not solution.converged
+    assert solution.gap < 1e-2
+    assert solution.iterations < 100_000  # of the ten million that it may
+
+
+def test_no_alpha_is_minus_zero():
+    K, y = overlapping(0)
+    assert not np.signbit(solve(K, y, np.float32(1.0)).alpha).any()

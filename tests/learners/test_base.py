@@ -46,7 +46,7 @@ def test_an_array_that_is_known_is_known_while_a_program_is_traced_too():
         return x if is_known(config.value, 1.5) else -x
 
     assert jax.jit(checked)(1.0) == 1
-    with pytest.raises(ValueError, match="value is 1.5; it must lie between 0 and 1"):
+    with pytest.raises(ValueError, match=r"value is 1\.5; it must lie between 0 and 1"):
         jax.jit(lambda: check_between(config, 0, 1, "value"))()
 
 
