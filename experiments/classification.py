@@ -14,18 +14,21 @@ from experiments import data, pictures
 from experiments.configuration import check_types
 from experiments.errors import UserError
 from experiments.tasks import Task
-from mathai.learners import classifier
+from mathai.learners import classifier, svm_head
 from mathai.learners.batches import Examples, minibatch, steps_per_epoch
 from mathai.nn.activations import softmax
 
 
-def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: classifier.Config) -> Task:
+def make_task(
+    config: ml_collections.ConfigDict, module: Any, hyperparameters: classifier.Config | svm_head.Config
+) -> Task:
     """Build the task of a config with the section `data`."""
     fields = config.data.to_dict()
     check_types("data", fields, data.DEFAULTS)
     data_set = data.load(fields)
     train, test = (Examples(jnp.asarray(part.inputs), jnp.asarray(part.labels)) for part in data_set[:2])
     num_classes = len(data_set.class_names)
+    needs_train = module is svm_head  # a head that is fitted anew to be scored
     try:
         learner = module.make(hyperparameters, train, test, num_classes=num_classes)
         updates = hyperparameters.num_epochs * steps_per_epoch(len(train.labels), hyperparameters.batch_size)
@@ -36,24 +39,26 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: c
         num_updates=updates,
         data=train,
         draw=functools.partial(minibatch, batch_size=hyperparameters.batch_size),
-        evaluation_data=test,
+        evaluation_data=(train, test) if needs_train else test,
         problem=pathlib.Path(config.data.name).stem,
         curves=("loss", "accuracy"),
         work=hyperparameters.batch_size,
         unit="examples",
-        pictures=functools.partial(_draw_mistakes, hyperparameters, data_set),
+        pictures=functools.partial(
+            _draw_mistakes,
+            data_set,
+            functools.partial(module.predict, hyperparameters, num_classes),
+            (train,) if needs_train else (),
+        ),
     )
 
 
 def _draw_mistakes(
-    hyperparameters: classifier.Config, data_set: data.DataSet, workdir: pathlib.Path, state: PyTree
+    data_set: data.DataSet, predict: Any, examples: tuple[Examples, ...], workdir: pathlib.Path, state: PyTree
 ) -> list[pathlib.Path]:
     """Draw the confusion matrix, and the examples whose label had the least probability."""
     inputs, labels = data_set.test
-    predict = jax.jit(
-        lambda state, inputs: classifier.predict(hyperparameters, len(data_set.class_names), state, inputs)
-    )
-    probabilities = np.asarray(softmax(predict(state, jnp.asarray(inputs))))
+    probabilities = np.asarray(softmax(jax.jit(predict)(state, *examples, jnp.asarray(inputs))))
     drawn = [pictures.confusion_matrix(workdir, probabilities, labels, data_set.class_names)]
     if inputs.ndim == 3 or (inputs.ndim == 4 and inputs.shape[-1] in (1, 3, 4)):
         drawn.append(pictures.worst_mistakes(workdir, inputs, probabilities, labels, data_set.class_names))

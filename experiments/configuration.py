@@ -36,6 +36,7 @@ def make_config(
     data: Mapping[str, Any] | None = None,
     text: Mapping[str, Any] | None = None,
     problem: Mapping[str, Any] | None = None,
+    search: Mapping[str, Any] | None = None,
     learner: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> ml_collections.ConfigDict:
@@ -48,6 +49,7 @@ def make_config(
       data: instead of an environment, fields of `experiments.data.DEFAULTS` that differ.
       text: instead of an environment, fields of `experiments.text.DEFAULTS` that differ.
       problem: instead of an environment, fields of `experiments.planning.DEFAULTS` that differ.
+      search: of a support vector machine, fields of `experiments.kernel_machines.DEFAULTS` that differ.
       learner: fields of the learner's `Config` that differ from its defaults.
       run: fields of `RUN_DEFAULTS` that differ, and `num_updates` where the learner's `Config` does not know it.
     """
@@ -58,6 +60,10 @@ def make_config(
             home = "planning" if name == "problem" else name
             known = importlib.import_module(f"experiments.{home}").DEFAULTS
             sections = {name: _merge(name, known, given)}
+    if algorithm == "svm":
+        sections["search"] = _merge(
+            "search", importlib.import_module("experiments.kernel_machines").DEFAULTS, search or {}
+        )
     config = ml_collections.ConfigDict(
         {
             "algorithm": algorithm,

@@ -26,6 +26,7 @@ DEFAULTS = {
     "name": "digits",  # digits, moons, ring, mnist, fashion_mnist, or the name of an .npz file
     "directory": "",  # where the files are
     "evaluate_on": "test",  # or "validation": every tenth training example, which then is not trained on
+    "num_train": 0,  # train on the first so many examples only; 0: on all
 }
 TEST_FRACTION, VALIDATION_FRACTION = 0.2, 0.1
 MOST_LABEL = 99_999
@@ -96,7 +97,12 @@ def load(config: Mapping[str, Any]) -> DataSet:
         )
     if config["evaluate_on"] == "validation":
         data = data._replace(**split(data.train, VALIDATION_FRACTION)._asdict())
-    return data
+    num_train = config.get("num_train", 0)
+    if not 0 <= num_train <= len(data.train.labels):
+        raise UserError(
+            f"config.data.num_train is {num_train}; it must be from 1 to {len(data.train.labels)}, or 0 for all."
+        )
+    return data._replace(train=Split(*(array[: num_train or None] for array in data.train)))
 
 
 class Parts(NamedTuple):

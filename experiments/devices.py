@@ -17,20 +17,20 @@ AXIS = "seeds"
 SPARE_THREADS = 16
 
 
-def prepare(num_seeds: int) -> None:
-    """Make a device of each core, no more than there are seeds; before JAX's first computation.
+def prepare(num_programs: int) -> None:
+    """Make a device of each core, no more than there are programs to run at once; before JAX's first computation.
 
-    Devices are left as they are where there is one seed, or where JAX's own settings already count them. In any case
-    XLA's CPU gets threads to spare, unless `NPROC` says how many: all devices share one pool, and jaxlib's batched
-    LAPACK calls (seen with 0.10.2: QR, of initial weights) wait in it for other threads of the pool. Where all of them
-    wait, nothing ever ends; the more threads, the more such calls it takes.
+    Programs are seeds, or the fits of a search. Devices are left as they are where there is one program, or where JAX's
+    own settings already count them. In any case XLA's CPU gets threads to spare, unless `NPROC` says how many: all
+    devices share one pool, and jaxlib's batched LAPACK calls (seen with 0.10.2: QR, of initial weights) wait in it for
+    others of its threads. Where all of them wait, nothing ever ends; the more threads, the more such calls it takes.
     """
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("NPROC", str(num_cores + SPARE_THREADS))
     is_set = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not is_set and min(num_cores, num_seeds) > 1:
+    if not is_set and min(num_cores, num_programs) > 1:
         with contextlib.suppress(RuntimeError):  # JAX has begun to compute: its devices stay as they are
-            jax.config.update("jax_num_cpu_devices", min(num_cores, num_seeds))
+            jax.config.update("jax_num_cpu_devices", min(num_cores, num_programs))
 
 
 def over_seeds(function: Callable[..., PyTree], num_seeds: int) -> Callable[..., PyTree]:

@@ -14,7 +14,7 @@ from experiments.checkpoints import Checkpoints
 from experiments.configuration import from_json
 from experiments.errors import UserError, run_program
 from experiments.statistics import format_score, summarize
-from experiments.tasks import make_task
+from experiments.tasks import at_once, make_task
 from experiments.workdir import CONFIG, read_json
 
 FLAGS = flags.FLAGS
@@ -34,8 +34,8 @@ def main(argv: list[str]) -> None:
     workdir = pathlib.Path(FLAGS.workdir)
     stored = read_json(workdir / CONFIG)["config"]
     num_seeds = stored.pop("seeds")
-    devices.prepare(num_seeds)
     config = from_json(stored)
+    devices.prepare(max(num_seeds, at_once(config)))
     task = make_task(config)
     programs = run_loop.make_programs(task, config.run.seed, num_seeds if num_seeds > 1 else None)
     checkpoints = Checkpoints(workdir, keep=config.run.keep_checkpoints, best_mode=config.run.best_mode, read_only=True)

@@ -19,6 +19,8 @@ SECTIONS = {
     "vae": "data",
     "gan": "data",
     "diffusion": "data",
+    "svm": "data",
+    "svm_head": "data",
     "value_iteration": "problem",
     "tabular_q": "problem",
 }
@@ -56,6 +58,12 @@ class Task(NamedTuple):
     pictures: Callable[[pathlib.Path, PyTree], list[pathlib.Path]] = lambda workdir, state: []
 
 
+def at_once(config: ml_collections.ConfigDict) -> int:
+    """Return how many programs of one seed can run side by side: the fits of a search."""
+    search = config.get("search", {})
+    return max(1, len(search.get("gammas", ())) * len(search.get("prices", ())))
+
+
 def make_task(config: ml_collections.ConfigDict) -> Task:
     """Build the task of a config; every mistake in it is a `UserError`."""
     module, hyperparameters = learner_module(config.algorithm), learner_config(config)
@@ -76,6 +84,8 @@ def _builder(config: ml_collections.ConfigDict) -> Callable[[ml_collections.Conf
         raise UserError(f"algorithm {config.algorithm!r} learns on config.{section}, which this config lacks.")
     if config.algorithm in GENERATIVE:
         from experiments.generation import make_task
+    elif config.algorithm == "svm":
+        from experiments.kernel_machines import make_task
     elif section == "data":
         from experiments.classification import make_task
     elif section == "text":

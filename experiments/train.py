@@ -17,7 +17,7 @@ from experiments import devices, pictures, progress, run_loop
 from experiments.configuration import as_json, provenance
 from experiments.errors import UserError, one_line, run_program
 from experiments.statistics import format_score, summarize
-from experiments.tasks import Task, make_task
+from experiments.tasks import Task, at_once, make_task
 from experiments.workdir import SUMMARY, begin, claim, write_json
 
 FLAGS = flags.FLAGS
@@ -37,9 +37,9 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     """Run what the flags say."""
     del argv
-    devices.prepare(FLAGS.seeds)
-    demand_platform(FLAGS.platform)
     config, workdir = _config(), pathlib.Path(FLAGS.workdir)
+    devices.prepare(max(FLAGS.seeds, at_once(config)))
+    demand_platform(FLAGS.platform)
     task = make_task(config)
     run_loop.validate(task, config.run)
     num_seeds = FLAGS.seeds if FLAGS.seeds > 1 else None

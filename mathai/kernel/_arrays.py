@@ -1,5 +1,7 @@
 """What the formulas of this package do to their arrays and parameters before the mathematics."""
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -36,3 +38,15 @@ def per_example(C: Array, y: Array) -> Array:
     if C.ndim:
         chex.assert_equal_shape([C, y])
     return jnp.broadcast_to(C, y.shape)
+
+
+def over_blocks(function: Callable[[Array], Array], X: Array, *, size: int) -> Array:
+    """A function of rows, one block after another, so that memory does not grow with their number.
+
+    Unlike `lax.map` with a batch size it is given matrices, and not vectors in step.
+    """
+    if len(X) <= size:
+        return function(X)
+    blocks = jnp.pad(X, ((0, -len(X) % size), (0, 0))).reshape(-1, size, X.shape[1])
+    result = jax.lax.map(function, blocks)
+    return result.reshape(-1, *result.shape[2:])[: len(X)]

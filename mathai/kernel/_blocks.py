@@ -18,6 +18,7 @@ from mathai.kernel._smo import Iterate, Problem
 
 FALL = 0.1  # of the gap within a block, in one round
 STEPS_PER_EXAMPLE = 20  # at most, in one round
+SMALLEST = 4  # block: half of it is new in each round, and that half must hold a pair
 
 Rows = Callable[[Int[Array, "m"]], Float[Array, "m n"]]
 

@@ -29,12 +29,19 @@ def check_prices(name: str, C: ArrayLike, y: ArrayLike | None = None, *, finite:
         raise ValueError(f"{name}: C is {_shown(prices[~(prices >= 0)])}; every price must be at least 0.")
     if finite and not np.all(np.isfinite(prices)):
         raise ValueError(f"{name}: C is infinite; use solve_dual for a margin without slack.")
-    if y is not None and not isinstance(y, jax.core.Tracer):
-        for label in (-1, 1):
-            if not np.any(np.broadcast_to(prices > 0, np.shape(y)) & (np.asarray(y) == label)):
-                raise ValueError(
-                    f"{name}: C is 0 for all examples of class {label}; each class needs one with a price."
-                )
+    if y is not None and not isinstance(y, jax.core.Tracer) and prices.shape in ((), np.shape(y)):
+        labels = (np.asarray(y) > 0).astype(int)
+        check_class_prices(name, np.broadcast_to(prices, labels.shape), labels, np.array([-1, 1]))
+
+
+def check_class_prices(name: str, prices: ArrayLike, labels: np.ndarray, classes: np.ndarray) -> None:
+    """Raise a `ValueError` where known prices, one per example, are 0 for all of a class."""
+    if isinstance(prices, jax.core.Tracer):
+        return
+    has_price = np.asarray(prices) > 0
+    for index, label in enumerate(classes):
+        if not np.any(has_price & (labels == index)):
+            raise ValueError(f"{name}: C is 0 for all examples of class {label}; each class needs one with a price.")
 
 
 def check_finite(name: str, X: Array) -> None:
@@ -74,6 +81,10 @@ def known_classes(name: str, y: ArrayLike, num_examples: int) -> tuple[np.ndarra
     classes, labels = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"{name}: there is one class only.")
+    if not np.array_equal(classes.astype(jax.dtypes.canonicalize_dtype(classes.dtype)), classes):
+        raise ValueError(
+            f"{name}: labels up to {np.abs(classes).max()} do not fit 32 bits; enable 64 or number them anew."
+        )
     return labels.astype(np.int32), classes
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from mathai.kernel import _optimum
 from mathai.kernel._arrays import check_at_least, contract, promote
@@ -24,14 +24,14 @@ PRNGKey = Array
 
 def cross_validate(
     X: Float[ArrayLike, "n features"],
-    y: Int[ArrayLike, "n"],
+    y: Integer[ArrayLike, "n"],
     *,
     gammas: ArrayLike | Sequence[float],
     Cs: ArrayLike | Sequence[float],
-    folds: int | Int[ArrayLike, "n"] = 5,
+    folds: int | np.integer | Integer[ArrayLike, "n"] = 5,
     key: PRNGKey | None = None,
-    tolerance: float = 1e-3,
-    max_iterations: int = 10_000_000,
+    tolerance: ArrayLike = 1e-3,
+    max_iterations: ArrayLike = 10_000_000,
 ) -> Float[Array, "widths prices folds"]:
     """Accuracies of RBF machines, one against one, on held-out folds: all widths, prices and folds in one program.
 
@@ -70,7 +70,11 @@ def cross_validate(
     labels, classes = known_classes("cross_validate", y, len(X))
     gammas, Cs = (_positive(name, np.asarray(values), X.dtype) for name, values in (("gammas", gammas), ("Cs", Cs)))
     check_finite("cross_validate: X", X)
-    fold_of = stratified_folds(key, labels, folds) if isinstance(folds, int) else _given_folds(folds, labels)
+    fold_of = (
+        stratified_folds(key, labels, int(folds))
+        if isinstance(folds, int | np.integer)
+        else _given_folds(folds, labels)
+    )
     train, sign, pairs = _training_sets(labels, fold_of, len(classes))
     test = padded([np.flatnonzero(fold_of == fold) for fold in range(fold_of.max() + 1)])
     ascending = np.argsort(np.asarray(Cs), kind="stable")
@@ -80,7 +84,7 @@ def cross_validate(
         gammas,
         Cs[ascending],
         train,
-        sign,
+        jnp.asarray(sign, X.dtype),
         test,
         tolerance,
         max_iterations,
@@ -162,13 +166,15 @@ def _training_sets(labels: np.ndarray, fold_of: np.ndarray, num_classes: int):
         sets += [np.flatnonzero(kept & ((labels == a) | (labels == b))) for a, b in pairs]
     rows = padded(sets)
     first = np.array([a for a, _ in pairs] * (fold_of.max() + 1))[:, None]
-    sign = np.where(rows < 0, 0, np.where(labels[rows] == first, 1, -1)).astype(np.float32)
+    sign = np.where(rows < 0, 0, np.where(labels[rows] == first, 1, -1))
     return np.maximum(rows, 0), sign, pairs
 
 
 def _given_folds(folds: ArrayLike, labels: np.ndarray) -> np.ndarray:
     fold_of = np.asarray(folds)
     chex.assert_equal_shape([fold_of, labels])
+    if not np.issubdtype(fold_of.dtype, np.integer):
+        raise ValueError(f"cross_validate: folds are {fold_of.dtype}; they must be integers.")
     if sorted(set(fold_of.tolist())) != list(range(fold_of.max() + 1)) or fold_of.max() < 1:
         raise ValueError("cross_validate: folds must hold every number from 0 to F - 1, with F at least 2.")
     return fold_of

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from mathai.kernel import _optimum
-from mathai.kernel._arrays import contract, promote
-from mathai.kernel._checks import check_finite, check_prices, known_classes
+from mathai.kernel._arrays import contract, over_blocks, promote
+from mathai.kernel._checks import check_class_prices, check_finite, check_prices, known_classes
 from mathai.kernel._devices import devices_for, spread
 from mathai.kernel._smo import classification
 from mathai.kernel._voting import STRATEGIES, machines, winners
@@ -51,16 +51,16 @@ class SVMModel(NamedTuple):
 
 def fit(
     X: Float[ArrayLike, "n features"],
-    y: Int[ArrayLike, "n"],
+    y: Integer[ArrayLike, "n"],
     *,
     kernel: Kernel,
     C: ArrayLike,
     strategy: str = "one_vs_one",
     class_weights: Float[ArrayLike, "classes"] | None = None,
     example_weights: Float[ArrayLike, "n"] | None = None,
-    tolerance: float = 1e-3,
-    max_iterations: int = 10_000_000,
-    memory_budget: float = 2 * 2**30,
+    tolerance: ArrayLike = 1e-3,
+    max_iterations: ArrayLike = 10_000_000,
+    memory_budget: float | int = 2 * 2**30,
 ) -> SVMModel:
     """Fit a support vector machine to examples of two or more classes.
 
@@ -84,8 +84,8 @@ def fit(
 
     Raises:
       AssertionError: shapes do not match.
-      ValueError: an unknown strategy, labels that are no integers or traced, one class, a negative price or weight, NaN
-        or infinite features or kernels, a negative k(x, x).
+      ValueError: an unknown strategy, labels that are no integers, traced or too large, one class, a negative price or
+        weight, 0 for all of a class, NaN or infinite features or kernels, a negative k(x, x).
 
     Source:
       Knerr, Personnaz & Dreyfus (1990), Single-layer Learning Revisited, for one against one; Rifkin & Klautau (2004),
@@ -103,6 +103,7 @@ def fit(
     labels, classes = known_classes("fit", y, len(X))
     check_finite("fit: X", X)
     price = _prices(C, class_weights, example_weights, labels, len(classes), X.dtype)
+    check_class_prices("fit", price, labels, classes)
     rows, sign, positive, negative = _machines(labels, len(classes), strategy)
     longest = rows.shape[1]
     fits = longest * longest * X.dtype.itemsize <= memory_budget
@@ -163,10 +164,7 @@ def decisions(model: SVMModel, X: Float[ArrayLike, "m features"]) -> Float[Array
     def of_block(block):
         return contract("mn,kn->mk", gram(model.kernel, block, model.X), model.weights)
 
-    if len(X) <= PREDICTED_AT_ONCE:
-        return of_block(X) + model.bias[None]
-    blocks = jnp.pad(X, ((0, -len(X) % PREDICTED_AT_ONCE), (0, 0))).reshape(-1, PREDICTED_AT_ONCE, X.shape[1])
-    return jax.lax.map(of_block, blocks).reshape(-1, model.bias.size)[: len(X)] + model.bias[None]
+    return over_blocks(of_block, X, size=PREDICTED_AT_ONCE) + model.bias[None]
 
 
 def predict(model: SVMModel, X: Float[ArrayLike, "m features"]) -> Int[Array, "m"]:
@@ -212,7 +210,9 @@ def _solve_all(X, kernel, price, rows, sign, tolerance, max_steps, *, in_memory:
         else:
             diagonal = jax.vmap(kernel)(mine, mine)
             best = _optimum.optimum_on_demand(lambda i: gram(kernel, mine[i], mine), problem, tolerance, max_steps)
-        is_valid = jnp.all(jnp.isfinite(best.gradient)) & jnp.all(diagonal >= 0)
+        mine_price = price[rows]
+        both = jnp.any((sign > 0) & (mine_price > 0)) & jnp.any((sign < 0) & (mine_price > 0))
+        is_valid = jnp.all(jnp.isfinite(best.gradient)) & jnp.all(diagonal >= 0) & both
         gap = jnp.where(is_valid, best.gap, jnp.nan)
         return best.beta, _optimum.bias_of(problem, best), gap, best.steps
 

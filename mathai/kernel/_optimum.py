@@ -57,7 +57,7 @@ def optimum_on_demand(rows: _blocks.Rows, problem: Problem, tolerance: Array, ma
     The gradient that proves it is summed anew over the support vectors. It has no derivative.
     """
     n = problem.target.size
-    block = min(BLOCK, 2 * (n // 2) or 2)
+    block = max(_blocks.SMALLEST, min(BLOCK, 2 * (n // 2)))
 
     def exact(beta, steps):
         order = jnp.argsort(beta == 0, stable=True).astype(jnp.int32)  # support vectors first
@@ -124,7 +124,9 @@ def bias_of(problem: Problem, now: Iterate | Optimum) -> Float[Array, ""]:
 
 def _forward(K, problem, beta, tolerance, max_steps):
     result = optimum(K, problem, beta, tolerance, max_steps)
-    return result, (K, problem, result)
+    # Behind a barrier: arguments that are residuals as they stand are mixed up by second derivatives of a scan (seen
+    # with jax 0.10.2), of which some then are wrong without a word.
+    return result, jax.lax.optimization_barrier((K, problem, result))
 
 
 def _backward(residuals, cotangent: Optimum):

@@ -13,6 +13,7 @@ from mathai.kernel._checks import check_classes, classes_like
 
 MOST_STEPS = 100
 HALVINGS = 30
+TOLERANCE = 1e-5
 
 
 class PlattScaling(NamedTuple):
@@ -22,7 +23,7 @@ class PlattScaling(NamedTuple):
       slope: of the decision.
       offset: added to it.
       iterations: Newton steps made.
-      converged: whether the gradient, per example, is below 1e-5.
+      converged: whether the gradient, per example, is below 1e-5 where the largest decision is 1.
     """
 
     slope: Float[Array, ""]
@@ -64,7 +65,12 @@ def platt_scaling(decisions: Float[ArrayLike, "n"], y: Num[ArrayLike, "n"]) -> P
     y = classes_like(y, d)
     positive, negative = jnp.sum(y > 0), jnp.sum(y < 0)
     target = jnp.where(y > 0, (positive + 1) / (positive + 2), 1 / (negative + 2)).astype(d.dtype)
+    unit = jnp.max(jnp.abs(d), initial=0)  # in which no square of a decision overflows, whatever they are measured in
+    unit = jnp.where(unit > 0, unit, 1)
+    d = d / unit
     columns = jnp.stack([d, jnp.ones_like(d)])
+
+    aim = 0.01 * jnp.finfo(d.dtype).eps ** 0.5  # of the gradient; what converged is held to less
 
     def loss(v):
         z = v[0] * d + v[1]
@@ -75,7 +81,7 @@ def platt_scaling(decisions: Float[ArrayLike, "n"], y: Num[ArrayLike, "n"]) -> P
 
     def goes_on(carry):
         v, steps = carry
-        return (jnp.max(jnp.abs(gradient_of(v))) > 1e-5) & (steps < MOST_STEPS)
+        return (jnp.max(jnp.abs(gradient_of(v))) > aim) & (steps < MOST_STEPS)
 
     def step(carry):
         v, steps = carry
@@ -96,8 +102,8 @@ def platt_scaling(decisions: Float[ArrayLike, "n"], y: Num[ArrayLike, "n"]) -> P
     start = jnp.stack([jnp.zeros((), d.dtype), jnp.log((positive + 1) / (negative + 1)).astype(d.dtype)])
     v, steps = jax.lax.while_loop(goes_on, step, (start, jnp.int32(0)))
     is_valid = jnp.all(jnp.isfinite(d)) & (positive > 0) & (negative > 0)
-    slope, offset = jnp.where(is_valid, v, jnp.nan).astype(dtype)
-    return PlattScaling(slope, offset, steps, is_valid & (jnp.max(jnp.abs(gradient_of(v))) <= 1e-5))
+    slope, offset = jnp.where(is_valid, v / jnp.stack([unit, jnp.ones_like(unit)]), jnp.nan).astype(dtype)
+    return PlattScaling(slope, offset, steps, is_valid & (jnp.max(jnp.abs(gradient_of(v))) <= TOLERANCE))
 
 
 def platt_probability(scaling: PlattScaling, decisions: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:

@@ -70,7 +70,7 @@ def solve_primal(
     Raises:
       AssertionError: shapes do not match.
       ValueError: an unknown loss; outside jit: y holds anything but −1 and +1 or one class only, C is negative or
-        infinite, X holds NaN or infinities.
+        infinite, 0 for all of a class, X holds NaN or infinities.
 
     Source:
       Mangasarian (2002), A Finite Newton Method for Classification; Ferris & Munson (2002), Interior-Point Methods
@@ -85,7 +85,7 @@ def solve_primal(
     (X, C), dtype = promote(X, C)
     chex.assert_rank(X, 2)
     check_classes("solve_primal", y)
-    check_prices("solve_primal", C, finite=True)
+    check_prices("solve_primal", C, y, finite=True)
     check_finite("solve_primal: X", X)
     y = classes_like(y, X)
     C = per_example(C, y)

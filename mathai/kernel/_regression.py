@@ -5,6 +5,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -65,7 +66,8 @@ def solve_regression(
 
     Raises:
       AssertionError: shapes do not match.
-      ValueError: outside jit: C or ε is negative, K or the targets hold NaN or infinities, a negative k(x, x).
+      ValueError: outside jit: C or ε is negative, C is 0 for all examples, K or the targets hold NaN or infinities, a
+        negative k(x, x).
 
     Source:
       Smola & Schölkopf (2004), A Tutorial on Support Vector Regression, eq. 10.
@@ -77,6 +79,8 @@ def solve_regression(
     (K, targets, C, epsilon), dtype = promote(K, targets, C, epsilon)
     chex.assert_shape(K, (targets.size, targets.size))
     check_prices("solve_regression", C)
+    if not isinstance(C, jax.core.Tracer) and targets.size and not np.any(np.asarray(C) > 0):
+        raise ValueError("solve_regression: C is 0 for all examples; one needs a price.")
     check_at_least("solve_regression: epsilon", epsilon, 0)
     check_finite("solve_regression: targets", targets)
     check_gram("solve_regression", K)

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from mathai.kernel import _blocks, _optimum, _smo, kernels
-from mathai.kernel._arrays import contract
+from mathai.kernel._arrays import contract, over_blocks
 from mathai.kernel._smo import Problem
 from mathai.kernel._voting import STRATEGIES, machines, winners
 from mathai.learners.base import Learner, check_between, check_choices, check_positive, hyperparameters
 from mathai.learners.batches import Examples
 
 KERNELS = ("linear", "polynomial", "rbf")
+ROWS_AT_ONCE = 1024  # of kernels with all training examples
 
 
 @hyperparameters
@@ -94,9 +95,12 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
     check_positive(config, "degree", "num_updates")
     if num_classes < 2:
         raise ValueError(f"svm: num_classes is {num_classes}; there must be at least 2.")
-    half = min(config.block, num_examples) // 2
-    if half < 1:
-        raise ValueError(f"svm: block is {config.block} of {num_examples} examples; both must be at least 2.")
+    if config.block < _blocks.SMALLEST or num_examples < 2:
+        raise ValueError(
+            f"svm: block is {config.block} of {num_examples} examples; "
+            f"it must be at least {_blocks.SMALLEST}, of 2 examples or more."
+        )
+    half = max(_blocks.SMALLEST, min(config.block, num_examples)) // 2
     kernel = kernel_of(config)
     first, second = map(jnp.asarray, machines(config.strategy, num_classes))
 
@@ -117,7 +121,7 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
 
         def improve(machine):
             (beta, gradient, kept, is_kept, iterations), first, second = machine
-            problem = problem_of(batch.labels, first, second)
+            problem = _problem_of(config, batch.labels, first, second)
             gradient = jnp.where(jnp.isnan(gradient), -problem.target, gradient)
             now = _smo.at(problem, beta, gradient, iterations)
             rows = functools.partial(rows_of, X)
@@ -152,28 +156,59 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
         train, test = examples  # of training and of test
         X = vectors(train.inputs)
 
-        def certify(machine):
-            beta, first, second = machine
-            problem = problem_of(train.labels, first, second)
-            gradient = jax.lax.map(lambda x: jnp.dot(rows_of(X, x[None])[0], beta), jnp.arange(len(X)), batch_size=256)
-            now = _smo.at(problem, beta, gradient - problem.target, jnp.int32(0))
-            return now.gap, _optimum.bias_of(problem, now)
-
-        gap, bias = jax.lax.map(certify, (state.beta, first, second))
-        decision = contract("mn,kn->mk", kernels.gram(kernel, vectors(test.inputs), X), state.beta) + bias[None]
-        right = winners(decision, first, second, num_classes) == test.labels
-        return {"accuracy": jnp.mean(right.astype(jnp.float32)), "gap": jnp.max(gap)}
-
-    def problem_of(labels, first, second) -> Problem:
-        """Class `first` is +1; `second`, or with −1 all others, is −1; the rest takes no part."""
-        against = (labels == second) | ((second < 0) & (labels != first))
-        sign = jnp.where(labels == first, 1.0, jnp.where(against, -1.0, 0.0))
-        return _smo.classification(sign, jnp.asarray(config.C))
+        gap, bias = _certificates(config, num_classes, state.beta, X, train.labels)
+        predicted = _decide(config, num_classes, state.beta, bias, X, vectors(test.inputs))
+        return {"accuracy": jnp.mean((predicted == test.labels).astype(jnp.float32)), "gap": jnp.max(gap)}
 
     def rows_of(X, indices):
         return kernels.gram(kernel, X[indices], X)
 
     return Learner(init, update, evaluate)
+
+
+def predict(
+    config: Config, num_classes: int, state: State, train: Examples, inputs: Shaped[Array, "m ..."]
+) -> Int[Array, "m"]:
+    """The class of each input, by the machines of a state that learned from `train`."""
+    X = vectors(train.inputs)
+    _, bias = _certificates(config, num_classes, state.beta, X, train.labels)
+    return _decide(config, num_classes, state.beta, bias, X, vectors(inputs))
+
+
+def _certificates(config: Config, num_classes: int, beta: Array, X: Array, labels: Array) -> tuple[Array, Array]:
+    """The gap and the bias of each machine, from gradients computed anew."""
+    kernel = kernel_of(config)
+
+    def certify(machine):
+        beta, gradient, first, second = machine
+        problem = _problem_of(config, labels, first, second)
+        now = _smo.at(problem, beta, gradient - problem.target, jnp.int32(0))
+        return now.gap, _optimum.bias_of(problem, now)
+
+    gradients = over_blocks(
+        lambda rows: contract("mn,kn->mk", kernels.gram(kernel, rows, X), beta), X, size=ROWS_AT_ONCE
+    )
+    first, second = map(jnp.asarray, machines(config.strategy, num_classes))
+    return jax.lax.map(certify, (beta, gradients.T, first, second))
+
+
+def _decide(config: Config, num_classes: int, beta: Array, bias: Array, X: Array, inputs: Array) -> Int[Array, "m"]:
+    kernel = kernel_of(config)
+    first, second = map(jnp.asarray, machines(config.strategy, num_classes))
+
+    def of_block(rows):
+        decision = contract("mn,kn->mk", kernels.gram(kernel, rows, X), beta) + bias[None]
+        return winners(decision, first, second, num_classes)
+
+    return over_blocks(of_block, inputs, size=ROWS_AT_ONCE)
+
+
+def _problem_of(config: Config, labels: Array, first: Array, second: Array) -> Problem:
+    """Class `first` is +1; `second`, or with −1 all others, is −1; the rest takes no part."""
+    labels = jnp.asarray(labels)
+    against = (labels == second) | ((second < 0) & (labels != first))
+    sign = jnp.where(labels == first, 1.0, jnp.where(against, -1.0, 0.0))
+    return _smo.classification(sign, jnp.asarray(config.C))
 
 
 def kernel_of(config: Config) -> kernels.Kernel:
@@ -187,5 +222,5 @@ def kernel_of(config: Config) -> kernels.Kernel:
 
 def vectors(inputs: Array) -> Float[Array, "n features"]:
     """Inputs of any shape as rows; pixels of one byte as numbers from 0 to 1."""
-    x = inputs.reshape(len(inputs), -1)
+    x = jnp.asarray(inputs).reshape(len(inputs), -1)
     return x.astype(jnp.float32) / 255 if inputs.dtype == jnp.uint8 else x.astype(jnp.float32)

@@ -862,3 +862,19 @@ def test_a_tolerance_beyond_the_precision_ends_soon():
 def test_no_alpha_is_minus_zero():
     K, y = overlapping(0)
     assert not np.signbit(solve(K, y, np.float32(1.0)).alpha).any()
+
+
+def test_second_derivatives_are_those_of_first_ones_in_a_scan_too():
+    """Of the bias in the width of a kernel, for two prices one after another; central differences."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(12, 2))
+        y, distances = np.where(X[:, 0] + 0.3 * rng.normal(size=12) > 0, 1, -1), ((X[:, None] - X[None]) ** 2).sum(-1)
+
+        def biases(gamma):
+            K = jnp.exp(-gamma * distances)
+            return jax.lax.map(lambda C: svm.solve_dual(K, y, C, tolerance=1e-12).bias, jnp.array([1.0, 2.0])).sum()
+
+        slope, width, step = jax.jit(jax.grad(biases)), 0.5, 1e-5
+        expected = (slope(width + step) - slope(width - step)) / (2 * step)
+        np.testing.assert_allclose(jax.jit(jax.grad(jax.grad(biases)))(width), expected, rtol=1e-6)
