@@ -70,6 +70,7 @@ def platt_scaling(decisions: Float[ArrayLike, "n"], y: Num[ArrayLike, "n"]) -> P
     d = d / unit
     columns = jnp.stack([d, jnp.ones_like(d)])
 
+    rounding = 4 * jnp.finfo(d.dtype).eps
     aim = 0.01 * jnp.finfo(d.dtype).eps ** 0.5  # of the gradient; what converged is held to less
 
     def loss(v):
@@ -79,12 +80,17 @@ def platt_scaling(decisions: Float[ArrayLike, "n"], y: Num[ArrayLike, "n"]) -> P
     def gradient_of(v):
         return jnp.mean(columns * (jax.nn.sigmoid(v[0] * d + v[1]) - target)[None], axis=1)
 
+    def size_of(gradient):
+        return jnp.max(jnp.abs(gradient))
+
     def goes_on(carry):
-        v, steps = carry
-        return (jnp.max(jnp.abs(gradient_of(v))) > aim) & (steps < MOST_STEPS)
+        v, before, steps = carry
+        size = size_of(gradient_of(v))
+        improves = (size < 0.5 * before) | (size > TOLERANCE)  # rounding ends it some time
+        return (size > aim) & improves & (steps < MOST_STEPS)
 
     def step(carry):
-        v, steps = carry
+        v, _, steps = carry
         p = jax.nn.sigmoid(v[0] * d + v[1])
         curvature = jnp.mean(columns[:, None] * columns[None] * (p * (1 - p))[None, None], axis=2)
         (aa, ab), (_, bb) = curvature + 1e-7 * jnp.eye(2, dtype=d.dtype)
@@ -94,16 +100,18 @@ def platt_scaling(decisions: Float[ArrayLike, "n"], y: Num[ArrayLike, "n"]) -> P
 
         def is_too_long(search):
             length, count = search
-            return (loss(v + length * direction) > here + 1e-4 * length * promised) & (count < HALVINGS)
+            return (loss(v + length * direction) > here + 1e-4 * length * promised + rounding * here) & (
+                count < HALVINGS
+            )
 
         length, _ = jax.lax.while_loop(is_too_long, lambda s: (0.5 * s[0], s[1] + 1), (d.dtype.type(1), 0))
-        return v + length * direction, steps + 1
+        return v + length * direction, size_of(jnp.stack([slope_a, slope_b])), steps + 1
 
     start = jnp.stack([jnp.zeros((), d.dtype), jnp.log((positive + 1) / (negative + 1)).astype(d.dtype)])
-    v, steps = jax.lax.while_loop(goes_on, step, (start, jnp.int32(0)))
+    v, _, steps = jax.lax.while_loop(goes_on, step, (start, d.dtype.type(jnp.inf), jnp.int32(0)))
     is_valid = jnp.all(jnp.isfinite(d)) & (positive > 0) & (negative > 0)
     slope, offset = jnp.where(is_valid, v / jnp.stack([unit, jnp.ones_like(unit)]), jnp.nan).astype(dtype)
-    return PlattScaling(slope, offset, steps, is_valid & (jnp.max(jnp.abs(gradient_of(v))) <= TOLERANCE))
+    return PlattScaling(slope, offset, steps, is_valid & (size_of(gradient_of(v)) <= TOLERANCE))
 
 
 def platt_probability(scaling: PlattScaling, decisions: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
