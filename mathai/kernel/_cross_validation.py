@@ -124,13 +124,14 @@ def _accuracies(
         K, Cs = shared
         sub_K = jnp.where((sign != 0)[:, None] & (sign != 0)[None, :], K[rows[:, None], rows[None, :]], 0)
 
-        def at_price(beta, C):
+        def at_price(start, C):
             boxed = classification(sign, C)
-            best = _optimum.optimum(sub_K, boxed, beta, tolerance, max_steps)
+            beta, gradient = start
+            best = _optimum.optimum_from(sub_K, boxed, beta, gradient, tolerance, max_steps)
             bias = jnp.where(best.gap <= tolerance, _optimum.bias_of(boxed, best), jnp.nan)
-            return best.beta, (best.beta, bias)
+            return (best.beta, best.gradient), (best.beta, bias)
 
-        return jax.lax.scan(at_price, jnp.zeros_like(sign), Cs)[1]
+        return jax.lax.scan(at_price, (jnp.zeros_like(sign), -sign), Cs)[1]
 
     def of_width(gamma):
         K = gram(functools.partial(rbf, gamma=gamma), X)

@@ -40,6 +40,13 @@ def optimum(
     K: Float[Array, "n n"], problem: Problem, beta: Float[Array, "n"], tolerance: Array, max_steps: Array
 ) -> Optimum:
     """Return the optimum, from a feasible β; differentiable in K and in the problem's vectors."""
+    return optimum_from(K, problem, beta, contract("nm,m->n", K, beta) - problem.target, tolerance, max_steps)
+
+
+def optimum_from(
+    K: Array, problem: Problem, beta: Array, gradient: Array, tolerance: Array, max_steps: Array
+) -> Optimum:
+    """Return the optimum, from a feasible β whose gradient is known, without a derivative."""
     if problem.target.size < BLOCKS_FROM:
         improve = functools.partial(_smo.minimize, K)
     else:
@@ -48,7 +55,8 @@ def optimum(
     def exact(beta, steps):
         return _smo.at(problem, beta, contract("nm,m->n", K, beta) - problem.target, steps)
 
-    return _repaired(improve, exact, problem, beta, tolerance, max_steps)
+    begin = _smo.at(problem, beta, gradient, jnp.int32(0))
+    return _repaired(improve, exact, problem, begin, tolerance, max_steps)
 
 
 def optimum_on_demand(rows: _blocks.Rows, problem: Problem, tolerance: Array, max_steps: Array) -> Optimum:
@@ -75,17 +83,18 @@ def optimum_on_demand(rows: _blocks.Rows, problem: Problem, tolerance: Array, ma
         return _smo.at(problem, beta, gradient, steps)
 
     improve = functools.partial(_blocks.minimize, rows, block=block)
-    return _repaired(improve, exact, problem, jnp.zeros_like(problem.target), tolerance, max_steps)
+    begin = _smo.at(problem, jnp.zeros_like(problem.target), -problem.target, jnp.int32(0))
+    return _repaired(improve, exact, problem, begin, tolerance, max_steps)
 
 
-def _repaired(improve, exact, problem: Problem, beta: Array, tolerance: Array, max_steps: Array) -> Optimum:
+def _repaired(improve, exact, problem: Problem, begin: Iterate, tolerance: Array, max_steps: Array) -> Optimum:
     """Improve β until the gap of its exact gradient is below the tolerance, or rounding lets nothing more come of it.
 
     Steps keep the gradient up to date, and their rounding adds up: now and then it is computed anew. Where a few such
     spells lower neither the gap nor the objective, the tolerance is beyond the precision, and the best is returned.
     """
-    spell = max(LEAST_SPELL, SPELL_PER_EXAMPLE * beta.size)
-    rounding = 4 * jnp.finfo(beta.dtype).eps
+    spell = max(LEAST_SPELL, SPELL_PER_EXAMPLE * begin.beta.size)
+    rounding = 4 * jnp.finfo(begin.beta.dtype).eps
 
     def value_of(now: Iterate):
         return 0.5 * jnp.sum(now.beta * (problem.target - now.gradient))
@@ -106,7 +115,6 @@ def _repaired(improve, exact, problem: Problem, beta: Array, tolerance: Array, m
         best = jax.tree.map(lambda old, new: jnp.where(keeps, old, new), best, now)
         return now, best, jnp.maximum(highest, value), jnp.where(gains, 0, idle + 1)
 
-    begin = exact(beta, jnp.int32(0))
     now, best, _, _ = jax.lax.while_loop(goes_on, repair, (begin, begin, value_of(begin), jnp.int32(0)))
     return Optimum(best.beta, value_of(best), best.gradient, best.gap, now.steps)
 
