@@ -16,7 +16,7 @@ from mathai.kernel._checks import check_class_prices, check_finite, check_prices
 from mathai.kernel._devices import devices_for, spread
 from mathai.kernel._smo import classification
 from mathai.kernel._voting import STRATEGIES, machines, winners
-from mathai.kernel.kernels import Kernel, as_pytree, gram
+from mathai.kernel.kernels import Kernel, as_pytree, gram, gram_diagonal
 
 PREDICTED_AT_ONCE = 1024  # examples whose kernels with all training examples are held together
 
@@ -204,7 +204,7 @@ def _solve_all(X, kernel, price, rows, sign, tolerance, max_steps, *, in_memory:
         mine = X[rows]
         problem = classification(sign, price[rows])
         if in_memory:
-            K = gram(kernel, mine)
+            K = _gram_by_blocks(kernel, mine)
             diagonal = jnp.diagonal(K)
             best = _optimum.optimum(K, problem, jnp.zeros_like(sign), tolerance, max_steps)
         else:
@@ -217,6 +217,21 @@ def _solve_all(X, kernel, price, rows, sign, tolerance, max_steps, *, in_memory:
         return best.beta, _optimum.bias_of(problem, best), gap, best.steps
 
     return spread(solve, (jnp.asarray(rows), sign), (X, price, kernel), num_devices=num_devices)
+
+
+def _gram_by_blocks(kernel: Kernel, X: Array) -> Float[Array, "n n"]:
+    """The Gram matrix, where it is large in blocks of rows: beside it there is never another matrix of its size."""
+    n, size = len(X), PREDICTED_AT_ONCE
+    if n <= 4 * size:
+        return gram(kernel, X)
+
+    def add_block(index, K):
+        begin = jnp.minimum(index * size, n - size)
+        rows = jax.lax.dynamic_slice_in_dim(X, begin, size)
+        return jax.lax.dynamic_update_slice_in_dim(K, gram(kernel, rows, X), begin, axis=0)
+
+    K = jax.lax.fori_loop(0, -(-n // size), add_block, jnp.zeros((n, n), X.dtype))
+    return jnp.fill_diagonal(K, gram_diagonal(kernel, X), inplace=False)
 
 
 def _machines(labels: np.ndarray, num_classes: int, strategy: str):

@@ -13,7 +13,7 @@ from scipy import optimize, special
 from sklearn import datasets
 from sklearn.svm import SVC, SVR
 
-from mathai.kernel import _optimum, svm
+from mathai.kernel import _model, _optimum, svm
 from mathai.kernel._cross_validation import stratified_folds
 from mathai.kernel.kernels import add, linear, polynomial, rbf
 
@@ -1358,3 +1358,16 @@ def test_folds_that_are_no_integers_are_refused():
         svm.cross_validate(
             np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1]), gammas=[1.0], Cs=[1.0], folds=np.float32([0, 1, 0, 1])
         )
+
+
+def test_a_gram_matrix_in_blocks_of_rows_is_the_same_matrix(monkeypatch):
+    X, y = datasets.make_classification(83, 4, random_state=0)
+    expected = svm.decisions(svm.fit(np.float32(X), y, kernel=Partial(rbf, gamma=0.5), C=1.0, tolerance=1e-5), X)
+    monkeypatch.setattr(_model, "PREDICTED_AT_ONCE", 16)
+    K = jax.jit(lambda X: _model._gram_by_blocks(Partial(rbf, gamma=0.5), X))(np.float32(X))
+    distances = ((X[:, None] - X[None]) ** 2).sum(-1)
+    np.testing.assert_allclose(K, np.exp(-0.5 * distances), atol=2e-6)
+    np.testing.assert_array_equal(np.diagonal(K), 1)
+    jax.clear_caches()
+    found = svm.decisions(svm.fit(np.float32(X), y, kernel=Partial(rbf, gamma=0.5), C=1.0, tolerance=1e-5), X)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
