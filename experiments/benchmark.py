@@ -97,6 +97,8 @@ def _dqn() -> Iterable[Case]:
 def _svm() -> Iterable[Case]:
     from experiments.suites import svm
 
+    if not all(number.isdigit() and int(number) >= 20 for number in FLAGS.examples):
+        raise UserError(f"--examples={','.join(FLAGS.examples)} must be integers of at least 20, with commas between.")
     return svm.cases(with_peers=FLAGS.peers, examples=[int(number) for number in FLAGS.examples])
 
 

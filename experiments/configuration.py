@@ -119,7 +119,8 @@ def check_types(section: str, given: Mapping[str, Any], defaults: Mapping[str, A
         elif isinstance(default, float):
             fits = isinstance(value, (int, float))
         elif isinstance(default, (tuple, list)):
-            fits = isinstance(value, (tuple, list)) and all(isinstance(item, type(default[0])) for item in value)
+            kinds = (int, float) if isinstance(default[0], float) else type(default[0])
+            fits = isinstance(value, (tuple, list)) and all(isinstance(item, kinds) for item in value)
         else:
             fits = isinstance(value, type(default))
         if not fits:

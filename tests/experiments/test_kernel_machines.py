@@ -70,6 +70,14 @@ def test_the_highest_mean_accuracy_is_chosen(accuracies, capsys, values, expecte
     assert expected in said
 
 
+def test_widths_and_prices_may_be_whole_numbers_and_nothing_but_numbers(accuracies):
+    make_task(config_of({"gammas": (0.1, 0.2, 0.5), "prices": (1, 3)}, num_train=100))
+    with pytest.raises(
+        UserError, match=r"config\.search\.prices is \('a',\); it must be of type tuple, as \(1\.0,\) is"
+    ):
+        make_task(config_of({**GRID, "prices": ("a",)}, num_train=100))
+
+
 def test_the_learner_has_what_the_search_chose(accuracies):
     """Of two far points β = 1 each, unless the price is lower; gamma makes k(x, z) = e^(−4γ)."""
     accuracies[1, 0] = 1.0  # γ = 0.2, C = 1
