@@ -55,6 +55,10 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: s
     check_types("search", search_fields, {**DEFAULTS, "gammas": (1.0,), "prices": (1.0,)})
     data_set = data.load(fields)
     train, test = (Examples(jnp.asarray(part.inputs), jnp.asarray(part.labels)) for part in data_set[:2])
+    missing = set(range(len(data_set.class_names))) - set(np.asarray(train.labels).tolist())
+    if missing:
+        names = ", ".join(data_set.class_names[label] for label in sorted(missing))
+        raise UserError(f"there is no training example of class {names}; raise config.data.num_train.")
     try:
         found = search(hyperparameters, train, search_fields)
         if found is not None:

@@ -70,6 +70,7 @@ def cross_validate(
     labels, classes = known_classes("cross_validate", y, len(X))
     gammas, Cs = (_positive(name, np.asarray(values), X.dtype) for name, values in (("gammas", gammas), ("Cs", Cs)))
     check_finite("cross_validate: X", X)
+    check_at_least("cross_validate: tolerance", tolerance, 0)
     fold_of = (
         stratified_folds(key, labels, int(folds))
         if isinstance(folds, int | np.integer)

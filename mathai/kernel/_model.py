@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from mathai.kernel import _optimum
-from mathai.kernel._arrays import contract, over_blocks, promote
+from mathai.kernel._arrays import check_at_least, contract, over_blocks, promote
 from mathai.kernel._checks import check_class_prices, check_finite, check_prices, known_classes
 from mathai.kernel._devices import devices_for, spread
 from mathai.kernel._smo import classification
@@ -26,7 +26,7 @@ class SVMModel(NamedTuple):
 
     Attributes:
       kernel: k, a pytree of its parameters.
-      X: the training examples.
+      X: the training examples, like all numbers here in at least float32.
       classes: the labels, ascending, [classes].
       weights: αᵢyᵢ of each machine and example; 0 where an example is no support vector, [machines, n].
       bias: b of each machine, [machines].
@@ -98,35 +98,43 @@ def fit(
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"fit: strategy {strategy!r} is unknown; use {' or '.join(STRATEGIES)}.")
-    (X,), dtype = promote(X)
+    (X,), _ = promote(X)
     chex.assert_rank(X, 2)
+    jax.eval_shape(
+        lambda row: gram(kernel, row), X[:1]
+    )  # parameters that make no kernel are errors while they are known
+    kernel = as_pytree(kernel)
+    check_at_least("fit: tolerance", tolerance, 0)
     labels, classes = known_classes("fit", y, len(X))
     check_finite("fit: X", X)
     price = _prices(C, class_weights, example_weights, labels, len(classes), X.dtype)
     check_class_prices("fit", price, labels, classes)
     rows, sign, positive, negative = _machines(labels, len(classes), strategy)
     longest = rows.shape[1]
+    num_devices = devices_for(X, price, *jax.tree.leaves(kernel))
     fits = longest * longest * X.dtype.itemsize <= memory_budget
     beta, bias, gap, steps = _solve_all(
         X,
-        as_pytree(kernel),
+        kernel,
         price,
         rows,
         sign.astype(X.dtype),
         jnp.asarray(tolerance, X.dtype),
         jnp.asarray(max_iterations, jnp.int32),
         in_memory=fits,
-        num_devices=devices_for(X, C),
+        num_devices=num_devices,
     )
+    if num_devices > 1:  # no longer on all of them
+        beta, bias, gap, steps = (jnp.asarray(np.asarray(x)) for x in (beta, bias, gap, steps))
     if not isinstance(gap, jax.core.Tracer) and bool(jnp.any(jnp.isnan(gap))):
         raise ValueError("fit: the kernel gives NaN or infinite numbers, or a negative k(x, x).")
     weights = jax.vmap(lambda row, b: jnp.zeros(len(X), X.dtype).at[row].add(b))(jnp.asarray(rows), beta)
     return SVMModel(
-        as_pytree(kernel),
-        X.astype(dtype),
+        kernel,
+        X,
         jnp.asarray(classes),
-        weights.astype(dtype),
-        bias.astype(dtype),
+        weights,
+        bias,
         jnp.asarray(positive),
         jnp.asarray(negative),
         gap,
@@ -158,13 +166,8 @@ def decisions(model: SVMModel, X: Float[ArrayLike, "m features"]) -> Float[Array
     >>> decisions(model, jnp.array([[0.0], [3.0]]))[:, 0].round(3)
     Array([ 1., -2.], dtype=float32)
     """
-    X = jnp.asarray(X)
-    chex.assert_equal_shape_suffix([X, model.X], 1)
-
-    def of_block(block):
-        return contract("mn,kn->mk", gram(model.kernel, block, model.X), model.weights)
-
-    return over_blocks(of_block, X, size=PREDICTED_AT_ONCE) + model.bias[None]
+    X, dtype = _examples_like(model, X)
+    return over_blocks(functools.partial(_decisions, model), X, size=PREDICTED_AT_ONCE).astype(dtype)
 
 
 def predict(model: SVMModel, X: Float[ArrayLike, "m features"]) -> Int[Array, "m"]:
@@ -190,8 +193,23 @@ def predict(model: SVMModel, X: Float[ArrayLike, "m features"]) -> Int[Array, "m
     >>> predict(model, jnp.array([[0.5], [2.2], [9.0]])).tolist()
     [5, 3, 8]
     """
-    decision = decisions(model, X)
-    return model.classes[winners(decision, model.positive, model.negative, model.classes.size)]
+    X, _ = _examples_like(model, X)
+
+    def of_block(block):
+        return winners(_decisions(model, block), model.positive, model.negative, model.classes.size)
+
+    return model.classes[over_blocks(of_block, X, size=PREDICTED_AT_ONCE)]
+
+
+def _examples_like(model: SVMModel, X: ArrayLike) -> tuple[Float[Array, "m features"], np.dtype]:
+    """New examples in the model's dtype, and the dtype of what is said of them."""
+    (X,), dtype = promote(X)
+    chex.assert_equal_shape_suffix([X, model.X], 1)
+    return X.astype(model.X.dtype), dtype
+
+
+def _decisions(model: SVMModel, X: Float[Array, "m features"]) -> Float[Array, "m machines"]:
+    return contract("mn,kn->mk", gram(model.kernel, X, model.X), model.weights) + model.bias[None]
 
 
 @functools.partial(jax.jit, static_argnames=("in_memory", "num_devices"))
@@ -212,7 +230,7 @@ def _solve_all(X, kernel, price, rows, sign, tolerance, max_steps, *, in_memory:
             best = _optimum.optimum_on_demand(lambda i: gram(kernel, mine[i], mine), problem, tolerance, max_steps)
         mine_price = price[rows]
         both = jnp.any((sign > 0) & (mine_price > 0)) & jnp.any((sign < 0) & (mine_price > 0))
-        is_valid = jnp.all(jnp.isfinite(best.gradient)) & jnp.all(diagonal >= 0) & both
+        is_valid = jnp.all(jnp.isfinite(best.gradient)) & jnp.all(diagonal >= 0) & both & jnp.all(mine_price >= 0)
         gap = jnp.where(is_valid, best.gap, jnp.nan)
         return best.beta, _optimum.bias_of(problem, best), gap, best.steps
 

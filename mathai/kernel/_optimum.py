@@ -110,9 +110,12 @@ def _repaired(improve, exact, problem: Problem, begin: Iterate, tolerance: Array
         end = improve(problem, now, tolerance=0.9 * tolerance, max_steps=last)
         now = exact(end.beta, end.steps)
         value = value_of(now)
-        gains = (now.gap < 0.99 * best.gap) | (value > highest + rounding * jnp.abs(highest))
-        keeps = now.gap >= best.gap  # not where the gap is NaN
-        best = jax.tree.map(lambda old, new: jnp.where(keeps, old, new), best, now)
+        margin = rounding * jnp.abs(highest)
+        is_higher, is_alike = value > highest + margin, value >= highest - margin
+        gains = (now.gap < 0.99 * best.gap) | is_higher
+        # The objective only rises, but for rounding; the gap does not only fall. NaN is passed on.
+        is_better = is_higher | (is_alike & (now.gap < best.gap)) | (now.gap <= tolerance) | jnp.isnan(now.gap)
+        best = jax.tree.map(lambda old, new: jnp.where(is_better, new, old), best, now)
         return now, best, jnp.maximum(highest, value), jnp.where(gains, 0, idle + 1)
 
     now, best, _, _ = jax.lax.while_loop(goes_on, repair, (begin, begin, value_of(begin), jnp.int32(0)))

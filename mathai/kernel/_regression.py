@@ -77,11 +77,13 @@ def solve_regression(
     (Array([-0.5,  0.5], dtype=float32), Array(0.25, dtype=float32))
     """
     (K, targets, C, epsilon), dtype = promote(K, targets, C, epsilon)
+    chex.assert_rank(targets, 1)
     chex.assert_shape(K, (targets.size, targets.size))
     check_prices("solve_regression", C)
     if not isinstance(C, jax.core.Tracer) and targets.size and not np.any(np.asarray(C) > 0):
         raise ValueError("solve_regression: C is 0 for all examples; one needs a price.")
     check_at_least("solve_regression: epsilon", epsilon, 0)
+    check_at_least("solve_regression: tolerance", tolerance, 0)
     check_finite("solve_regression: targets", targets)
     check_gram("solve_regression", K)
     C = per_example(C, targets)
@@ -95,7 +97,7 @@ def solve_regression(
         jnp.concatenate([C, nothing]),
     )
     twice = jnp.tile(jnp.where(is_valid, K, 0), (2, 2))
-    tolerance, max_steps = jnp.asarray(tolerance, K.dtype), jnp.asarray(max_iterations, jnp.int32)
+    tolerance, max_steps = jnp.maximum(jnp.asarray(tolerance, K.dtype), 0), jnp.asarray(max_iterations, jnp.int32)
     best = _optimum.optimum(twice, problem, jnp.zeros_like(problem.target), tolerance, max_steps)
     bias = _optimum.bias_of(problem, best)
     positive, negative = jnp.split(best.beta, 2)

@@ -58,9 +58,13 @@ def may_shrink(problem: Problem, beta: Array) -> Bool[Array, "n"]:
 
 def has_room(problem: Problem, beta: Array) -> tuple[Bool[Array, "n"], Bool[Array, "n"]]:
     """Which β are below their upper bound, and which above their lower one, by more than what rounding can leave."""
-    width = jnp.where(jnp.isfinite(problem.high - problem.low), problem.high - problem.low, 0)
-    near = 16 * jnp.finfo(beta.dtype).eps * width
-    return problem.high - beta > near, beta - problem.low > near
+    largest = jnp.max(jnp.abs(beta), initial=0)  # and not the price, which may be far above all β
+
+    def near(bound):
+        size = jnp.where(jnp.isfinite(bound), jnp.maximum(jnp.abs(bound), largest), 0)
+        return 16 * jnp.finfo(beta.dtype).eps * size
+
+    return problem.high - beta > near(problem.high), beta - problem.low > near(problem.low)
 
 
 def is_free(problem: Problem, beta: Array) -> Bool[Array, "n"]:

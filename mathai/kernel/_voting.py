@@ -2,9 +2,12 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+
+from mathai.kernel._arrays import contract
 
 STRATEGIES = ("one_vs_one", "one_vs_rest")
 
@@ -24,7 +27,8 @@ def winners(
     num_classes: int,
 ) -> Int[Array, "m"]:
     """The class of most votes; against all others, that of the highest decision; of equal ones the first."""
-    chosen = jnp.where(decision > 0, first[None], second[None])
-    votes = jnp.sum(chosen[:, :, None] == jnp.arange(num_classes)[None, None], axis=1)
+    for_first = (decision > 0).astype(decision.dtype)
+    of_first, of_second = (jax.nn.one_hot(classes, num_classes, dtype=decision.dtype) for classes in (first, second))
+    votes = contract("mk,kc->mc", for_first, of_first) + contract("mk,kc->mc", 1 - for_first, of_second)
     highest = first[jnp.argmax(decision, axis=1)]
     return jnp.where(second[0] < 0, highest, jnp.argmax(votes, axis=1))

@@ -22,6 +22,7 @@ from mathai.kernel._distances import weighted_distances
 __all__ = ["add", "as_pytree", "gram", "gram_diagonal", "linear", "multiply", "polynomial", "rbf", "scale"]
 
 Kernel = Callable[..., Any]
+STRANGERS_AT_ONCE = 64  # rows of a kernel that is not ours: what it computes of pairs may be as long as vectors
 
 
 def linear(x: Shaped[ArrayLike, "features"], z: Shaped[ArrayLike, "features"]) -> Float[Array, ""]:
@@ -185,6 +186,7 @@ def scale(kernel: Kernel, factor: ArrayLike) -> Kernel:
     Array(5.5, dtype=float32)
     """
     check_at_least("scale: factor", factor, 0)
+    chex.assert_rank(factor, 0)
     return _Scaled(as_pytree(kernel), factor)
 
 
@@ -205,11 +207,11 @@ def gram(
       Z: the columns' vectors; None takes X.
 
     Returns:
-      K, in the inputs' dtype. A NaN or infinite feature makes NaN, or of dot products infinities, in its row and
-      its column.
+      K, in the inputs' dtype. A NaN feature makes NaN in its row and its column; an infinite one NaN, infinities or,
+      at an infinite distance, 0.
 
     Raises:
-      AssertionError: X and Z are not matrices with the same number of columns.
+      AssertionError: X and Z are not matrices with the same number of columns, or a parameter is of another rank.
       ValueError: a parameter is out of the kernel's range.
 
     Source:
@@ -272,9 +274,9 @@ def as_pytree(kernel: Kernel) -> Kernel:
     [0.5]
     """
     function, arguments, keywords = _unbound(kernel)
-    if function is polynomial and isinstance(keywords.get("degree"), int):
+    if function is polynomial and isinstance(keywords.get("degree"), int | np.integer):
         rest = {name: value for name, value in keywords.items() if name != "degree"}
-        return jax.tree_util.Partial(_OfDegree(keywords["degree"]), *arguments, **rest)
+        return jax.tree_util.Partial(_OfDegree(int(keywords["degree"])), *arguments, **rest)
     if not jax.tree_util.all_leaves([kernel]):  # a node: a `Partial`, a composition, a class of one's own
         return kernel
     return jax.tree_util.Partial(function, *arguments, **keywords)
@@ -331,7 +333,8 @@ def _gram(kernel: Kernel, X: Array, Z: Array | None) -> Array:
     for known, by_products in _BY_PRODUCTS:
         if function is known and not arguments:
             return by_products(X, Z, **keywords)
-    return jax.vmap(lambda x: jax.vmap(lambda z: kernel(x, z))(X if Z is None else Z))(X)
+    to_all = lambda x: jax.vmap(lambda z: kernel(x, z))(X if Z is None else Z)  # noqa: E731
+    return jax.vmap(to_all)(X) if len(X) <= STRANGERS_AT_ONCE else jax.lax.map(to_all, X, batch_size=STRANGERS_AT_ONCE)
 
 
 def _linear_gram(X: Array, Z: Array | None) -> Array:
@@ -371,6 +374,7 @@ def _power(product: Array, degree, c, gamma) -> Array:
         )
     check_at_least("polynomial: c", c, 0)
     check_at_least("polynomial: gamma", gamma, 0)
+    chex.assert_rank([degree, c, gamma], 0)
     if isinstance(degree, int | np.integer):
         return jax.lax.integer_pow(gamma * product + c, int(degree))
     return (gamma * product + c) ** jnp.asarray(degree)

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from mathai.kernel import _optimum
-from mathai.kernel._arrays import contract, per_example, promote
+from mathai.kernel._arrays import check_at_least, contract, per_example, promote
 from mathai.kernel._checks import (
     both_classes,
     check_classes,
@@ -185,6 +185,7 @@ def solve_dual(
     (K, C), dtype = promote(K, C)
     chex.assert_rank(K, 2)
     chex.assert_equal(K.shape[0], K.shape[1])
+    check_at_least("solve_dual: tolerance", tolerance, 0)
     check_classes("solve_dual", y)
     check_prices("solve_dual", C, y)
     check_gram("solve_dual", K)
@@ -198,7 +199,7 @@ def solve_dual(
         chex.assert_equal_shape([warm_start, y])
         start = feasible(problem, warm_start * y)
     safe_K = jnp.where(is_valid, K, 0)
-    tolerance, max_steps = jnp.asarray(tolerance, K.dtype), jnp.asarray(max_iterations, jnp.int32)
+    tolerance, max_steps = jnp.maximum(jnp.asarray(tolerance, K.dtype), 0), jnp.asarray(max_iterations, jnp.int32)
     best = _optimum.optimum(safe_K, problem, start, tolerance, max_steps)
     bias = _optimum.bias_of(problem, best)
     slack = slack_of(y * (best.gradient + problem.target + bias))

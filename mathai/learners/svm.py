@@ -16,8 +16,8 @@ from mathai.kernel import _blocks, _optimum, _smo, kernels
 from mathai.kernel._arrays import contract, over_blocks
 from mathai.kernel._smo import Problem
 from mathai.kernel._voting import STRATEGIES, machines, winners
-from mathai.learners.base import Learner, check_between, check_choices, check_positive, hyperparameters
-from mathai.learners.batches import Examples
+from mathai.learners.base import Learner, check_between, check_choices, check_positive, hyperparameters, is_known
+from mathai.learners.batches import Examples, as_vectors
 
 KERNELS = ("linear", "polynomial", "rbf")
 ROWS_AT_ONCE = 1024  # of kernels with all training examples
@@ -93,6 +93,8 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
     check_choices(config, {"kernel": KERNELS, "strategy": STRATEGIES})
     check_between(config, 0, math.inf, "gamma", "constant", "C", "tolerance")
     check_positive(config, "degree", "num_updates")
+    if is_known(config.C, 0):
+        raise ValueError("svm: C is 0; a price of slack above 0 is needed.")
     if num_classes < 2:
         raise ValueError(f"svm: num_classes is {num_classes}; there must be at least 2.")
     if config.block < _blocks.SMALLEST or num_examples < 2:
@@ -117,7 +119,7 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
         )
 
     def update(state: State, batch: Examples):
-        X = vectors(batch.inputs)
+        X = _vectors(batch.inputs)
 
         def improve(machine):
             (beta, gradient, kept, is_kept, iterations), first, second = machine
@@ -154,10 +156,10 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
     def evaluate(key, state: State, examples: Any = None):
         del key
         train, test = examples  # of training and of test
-        X = vectors(train.inputs)
+        X = _vectors(train.inputs)
 
         gap, bias = _certificates(config, num_classes, state.beta, X, train.labels)
-        predicted = _decide(config, num_classes, state.beta, bias, X, vectors(test.inputs))
+        predicted = _decide(config, num_classes, state.beta, bias, X, _vectors(test.inputs))
         return {"accuracy": jnp.mean((predicted == test.labels).astype(jnp.float32)), "gap": jnp.max(gap)}
 
     def rows_of(X, indices):
@@ -170,9 +172,9 @@ def predict(
     config: Config, num_classes: int, state: State, train: Examples, inputs: Shaped[Array, "m ..."]
 ) -> Int[Array, "m"]:
     """The class of each input, by the machines of a state that learned from `train`."""
-    X = vectors(train.inputs)
+    X = _vectors(train.inputs)
     _, bias = _certificates(config, num_classes, state.beta, X, train.labels)
-    return _decide(config, num_classes, state.beta, bias, X, vectors(inputs))
+    return _decide(config, num_classes, state.beta, bias, X, _vectors(inputs))
 
 
 def _certificates(config: Config, num_classes: int, beta: Array, X: Array, labels: Array) -> tuple[Array, Array]:
@@ -220,7 +222,5 @@ def kernel_of(config: Config) -> kernels.Kernel:
     return functools.partial(kernels.polynomial, degree=config.degree, c=config.constant, gamma=config.gamma)
 
 
-def vectors(inputs: Array) -> Float[Array, "n features"]:
-    """Inputs of any shape as rows; pixels of one byte as numbers from 0 to 1."""
-    x = jnp.asarray(inputs).reshape(len(inputs), -1)
-    return x.astype(jnp.float32) / 255 if inputs.dtype == jnp.uint8 else x.astype(jnp.float32)
+def _vectors(inputs: Shaped[Array, "n ..."]) -> Float[Array, "n features"]:
+    return as_vectors(jnp.asarray(inputs))

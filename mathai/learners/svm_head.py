@@ -21,6 +21,7 @@ from mathai.learners.base import (
     check_choices,
     check_positive,
     hyperparameters,
+    is_known,
     weights_only,
 )
 from mathai.learners.batches import Examples, as_vectors, steps_per_epoch
@@ -130,6 +131,8 @@ def make(config: Config, train: Examples, test: Examples, *, num_classes: int) -
     check_choices(config, {"head": HEADS})
     check_positive(config, "num_features", "num_support", "batch_size", "num_epochs")
     check_between(config, 0, math.inf, "C", "tolerance", "learning_rate", "weight_decay")
+    if is_known(config.C, 0):
+        raise ValueError("svm_head: C is 0; a price of slack above 0 is needed.")
     updates_per_epoch = steps_per_epoch(len(train.labels), config.batch_size)
     if config.head == "svm" and config.batch_size < 4:
         raise ValueError(f"svm_head: batch_size is {config.batch_size}; a half of it must hold two examples or more.")
@@ -195,7 +198,7 @@ def predict(
 
 
 def _apply(network: _Network, params: PyTree, inputs: Array) -> tuple[Array, Array]:
-    outputs: Any = network.apply({"params": params}, as_vectors(inputs))
+    outputs: Any = network.apply({"params": params}, as_vectors(jnp.asarray(inputs)))
     return outputs
 
 

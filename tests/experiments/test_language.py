@@ -24,6 +24,7 @@ def text_config():
     return config
 
 
+@pytest.mark.slow
 def test_a_run_leaves_samples_and_pictures_and_resumes_bit_for_bit(text_config, train_here, signal_at, tmp_path):
     printed = train_here(text_config, tmp_path / "whole")
     found = re.search(r"evaluation bits_per_token (\d\.\d+)", printed)

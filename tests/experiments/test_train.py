@@ -328,6 +328,7 @@ def test_a_workdir_of_another_config_is_refused_by_its_fields_and_untouched(copy
     assert files(copy) == before
 
 
+@pytest.mark.slow
 def test_overwrite_starts_anew_and_profile_writes_a_trace(copy, short_config, train_here, rows):
     (copy / "notes.txt").write_text("mine")
     printed = train_here(short_config, copy, overwrite=True, profile=True)

@@ -1361,13 +1361,29 @@ def test_folds_that_are_no_integers_are_refused():
 
 
 def test_a_gram_matrix_in_blocks_of_rows_is_the_same_matrix(monkeypatch):
-    X, y = datasets.make_classification(83, 4, random_state=0)
-    expected = svm.decisions(svm.fit(np.float32(X), y, kernel=Partial(rbf, gamma=0.5), C=1.0, tolerance=1e-5), X)
     monkeypatch.setattr(_model, "PREDICTED_AT_ONCE", 16)
-    K = jax.jit(lambda X: _model._gram_by_blocks(Partial(rbf, gamma=0.5), X))(np.float32(X))
-    distances = ((X[:, None] - X[None]) ** 2).sum(-1)
-    np.testing.assert_allclose(K, np.exp(-0.5 * distances), atol=2e-6)
+    X = np.random.default_rng(0).normal(size=(83, 4)).astype(np.float32)
+    K = jax.jit(lambda X: _model._gram_by_blocks(Partial(rbf, gamma=0.5), X))(X)
+    np.testing.assert_allclose(K, np.exp(-0.5 * ((X[:, None] - X[None]) ** 2).sum(-1)), atol=2e-6)
     np.testing.assert_array_equal(np.diagonal(K), 1)
-    jax.clear_caches()
-    found = svm.decisions(svm.fit(np.float32(X), y, kernel=Partial(rbf, gamma=0.5), C=1.0, tolerance=1e-5), X)
-    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [(Partial(rbf, gamma=-1.0), "gamma is -1.0"), (Partial(polynomial, degree=2, c=-1.0), "c is -1.0")],
+)
+def test_a_parameter_that_makes_no_kernel_is_refused_by_fit(kernel, message):
+    with pytest.raises(ValueError, match=message):
+        svm.fit(np.eye(2, dtype=np.float32), np.array([0, 1]), kernel=kernel, C=1.0)
+
+
+def test_half_precision_rounds_decisions_once():
+    """Margins are ±1, and 8 bits of α would be off by more."""
+    rng = np.random.default_rng(0)
+    X = jnp.asarray(rng.normal(size=(120, 3)), jnp.bfloat16)
+    y = (np.asarray(X[:, 0], np.float32) + 0.3 * rng.normal(size=120) > 0).astype(int)
+    half = svm.fit(X, y, kernel=Partial(rbf, gamma=0.1), C=100.0)
+    whole = svm.fit(X.astype(jnp.float32), y, kernel=Partial(rbf, gamma=0.1), C=100.0)
+    found, expected = svm.decisions(half, X), svm.decisions(whole, X.astype(jnp.float32))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(found, np.float32), expected, rtol=2.0**-8)

@@ -1,6 +1,7 @@
 """The dual of support vector machines against libsvm, cases by hand, its own certificate and central differences."""
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -878,3 +879,26 @@ def test_second_derivatives_are_those_of_first_ones_in_a_scan_too():
         slope, width, step = jax.jit(jax.grad(biases)), 0.5, 1e-5
         expected = (slope(width + step) - slope(width - step)) / (2 * step)
         np.testing.assert_allclose(jax.jit(jax.grad(jax.grad(biases)))(width), expected, rtol=1e-6)
+
+
+def test_the_objective_only_rises_with_more_steps():
+    """The gap, which rises and falls, is at first above that of α = 0."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 2)).astype(np.float32)
+    y = np.where(X[:, 0] + 0.3 * rng.normal(size=300) > 0, 1, -1)
+    objectives = [float(solve(X @ X.T, y, 1e3, max_iterations=steps).objective) for steps in (0, 50, 200, 2000, 6000)]
+    assert objectives[0] == 0
+    assert all(before < after for before, after in itertools.pairwise(objectives))
+
+
+@pytest.mark.parametrize("C", [10.0, 3e5, 1e7, INF])
+def test_a_price_far_above_all_alphas_leaves_derivatives_alone(C):
+    """x = ±1 and K s: α = 1/(2s) each."""
+    slope = jax.grad(lambda s: jnp.sum(svm.solve_dual(ONE * s, Y, C).alpha))(1.0)
+    np.testing.assert_allclose(slope, -1, rtol=1e-5)
+
+
+def test_a_negative_tolerance_is_refused_and_in_a_program_0():
+    with pytest.raises(ValueError, match=r"tolerance is -1.*; it must be at least 0"):
+        svm.solve_dual(ONE, Y, 1.0, tolerance=-1.0)
+    np.testing.assert_allclose(solve(ONE, Y, 1.0, tolerance=-1.0).alpha, 0.5)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from experiments.suites import generative
 
 
+@pytest.mark.slow
 def test_every_network_is_sampled_in_both_ways():
     cases = list(generative.cases(with_peers=True))
     assert [case.name.rpartition(", ")[2] for case in cases] == ["ddim 50", "heun 25"] * 2

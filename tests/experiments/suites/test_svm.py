@@ -3,6 +3,7 @@
 from experiments.suites import svm
 
 
+@pytest.mark.slow
 def test_ours_and_the_peer_find_the_same_accuracies_on_a_grid_and_on_a_fit():
     grid, fit = svm.cases(with_peers=True, examples=[300])
     assert (grid.name, grid.work, fit.name, fit.work) == ("iris, 5 x 5 x 5", 125, "300 examples", 300)
