@@ -93,7 +93,9 @@ def platt_scaling(decisions: Float[ArrayLike, "n"], y: Num[ArrayLike, "n"]) -> P
         v, _, steps = carry
         p = jax.nn.sigmoid(v[0] * d + v[1])
         curvature = jnp.mean(columns[:, None] * columns[None] * (p * (1 - p))[None, None], axis=2)
-        (aa, ab), (_, bb) = curvature + 1e-7 * jnp.eye(2, dtype=d.dtype)
+        (aa, ab), (_, bb) = curvature
+        # Relative, since one far decision makes all others small; the determinant stays above 0.
+        aa, bb = ((1 + 8 * rounding) * x + jnp.finfo(d.dtype).tiny ** 0.5 for x in (aa, bb))
         slope_a, slope_b = gradient_of(v)
         direction = -jnp.stack([bb * slope_a - ab * slope_b, aa * slope_b - ab * slope_a]) / (aa * bb - ab * ab)
         promised, here = direction[0] * slope_a + direction[1] * slope_b, loss(v)

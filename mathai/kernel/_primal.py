@@ -1,9 +1,9 @@
-"""The linear machine where features are few: Newton's method for squared slack, an interior point for slack itself.
+"""The linear machine where features are few: Newton's method, for slack itself on ever sharper corners.
 
-Both cost O(n d²) in each of a few dozen steps, and need no Gram matrix.
+It costs O(n d²) in each of a few dozen steps, and needs no Gram matrix.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -17,7 +17,9 @@ from mathai.kernel._checks import both_classes, check_classes, check_finite, che
 LOSSES = ("hinge", "squared_hinge")
 HALVINGS = 40  # of a Newton step at most
 SUFFICIENT = 1e-4  # share of the promised descent that a step must bring
-TO_THE_BOUNDARY = 0.995  # share of the way that an interior step may go
+FIRST_WIDTH = 2.0  # of the smoothed corner: all slack is within it where w = 0
+SHARPER = 0.25  # width of a smoothed corner, in that of the one before
+WIDTHS_DOWN_TO = 64  # roundings of 1: a corner narrower than that is not seen
 
 
 class PrimalSolution(NamedTuple):
@@ -53,8 +55,14 @@ def solve_primal(
 
         minimize ½‖w‖² + Σᵢ Cᵢ ℓ(ξᵢ),   ξᵢ = max(0, 1 − yᵢ (wᵀxᵢ + b)),   ℓ(ξ) = ξ or ξ²
 
-    Squared slack by Newton's method with a line search; slack by a primal-dual interior point whose systems are
-    d × d (Woodbury). It runs under `jit` and `vmap`; for derivatives of a solution use `solve_dual`.
+    By Newton's method with a line search, whose systems are (d + 1) × (d + 1). The corner of slack itself is rounded,
+
+        ℓ_μ(ξ) = ξ²/2μ   for ξ < μ,   ξ − μ/2   beyond,
+
+    with μ that falls until the duality gap of the sharp problem is small enough. It runs under `jit` and `vmap`; for
+    derivatives of a solution use `solve_dual`. Features of order 1 serve it best: with large ones and a high price, the
+    sum that proves the gap, Σ αᵢyᵢxᵢ, may lose more digits than float32 has; a good solution is then not called
+    converged.
 
     Args:
       X: one example in each row.
@@ -73,8 +81,8 @@ def solve_primal(
         infinite, 0 for all of a class, X holds NaN or infinities.
 
     Source:
-      Mangasarian (2002), A Finite Newton Method for Classification; Ferris & Munson (2002), Interior-Point Methods
-      for Massive Support Vector Machines, section 3.
+      Mangasarian (2002), A Finite Newton Method for Classification; Lee & Mangasarian (2001), SSVM: A Smooth Support
+      Vector Machine, for smoothing; Chapelle (2007), Training a Support Vector Machine in the Primal, section 4.
 
     >>> solution = solve_primal(jnp.array([[2.0], [0.0]]), jnp.array([1, -1]), 10.0)
     >>> solution.weight.round(3), solution.bias.round(3)
@@ -92,157 +100,123 @@ def solve_primal(
     is_valid = both_classes(y, C) & jnp.all(jnp.isfinite(X)) & jnp.all(jnp.isfinite(C))
     X, C = jnp.where(is_valid, X, 0), jnp.where(is_valid, C, 0)
     tolerance = jnp.asarray(tolerance, X.dtype)
-    solve = _interior_point if loss == "hinge" else _newton
-    weight, bias, objective, gap, iterations = solve(X, y, C, tolerance, jnp.asarray(max_iterations, jnp.int32))
+    # The bias takes up what is common to all examples, and with it the digits that it would cost.
+    weights = jnp.where(C > 0, 1, 0).astype(X.dtype)
+    centre = contract("nd,n->d", X, weights) / jnp.maximum(jnp.sum(weights), 1)
+    steps = jnp.asarray(max_iterations, jnp.int32)
+    weight, bias, objective, gap, iterations = _newton(
+        X - centre[None], y, C, tolerance, steps, squared=loss == "squared_hinge"
+    )
+    bias = bias - jnp.sum(weight * centre)
     converged = gap <= tolerance * jnp.maximum(1, objective)
     solution = PrimalSolution(weight, bias, objective, gap, iterations, converged)
     return jax.tree.map(lambda x: nan_unless(is_valid, x, dtype), solution)
 
 
-def _duality_gap(A: Array, y: Array, C: Array, w: Array, b: Array, alpha: Array, *, squared: bool):
-    """The primal objective, and what it is above the dual one at α made feasible; A has the rows yᵢxᵢ."""
-    slack = jnp.maximum(0, 1 - contract("nd,d->n", A, w) - y * b)
-    primal = 0.5 * jnp.sum(w * w) + jnp.sum(C * (slack * slack if squared else slack))
+class _Search(NamedTuple):
+    """Where the method stands: the point, the width of the corner, and the best of both sides so far."""
+
+    v: Array
+    width: Array
+    best: Array
+    primal: Array
+    dual: Array
+    steps: Any
+    is_sharp: Any
+
+
+def _newton(X: Array, y: Array, C: Array, tolerance: Array, max_steps: Array, *, squared: bool):
+    """Newton's method: derivatives are piecewise linear, and a few pieces are passed at every width of the corner."""
+    size = X.shape[1]
+    columns = jnp.concatenate([X, jnp.ones_like(y)[:, None]], axis=1) * y[:, None]
+    penalty = jnp.append(jnp.ones(size, X.dtype), 0)
+    epsilon = jnp.finfo(X.dtype).eps
+
+    def slack_at(v):
+        return jnp.maximum(0, 1 - contract("nd,d->n", columns, v))
+
+    def loss_of(slack, width):
+        if squared:
+            return slack * slack
+        return jnp.where(slack < width, 0.5 * slack * slack / width, slack - 0.5 * width)
+
+    def slope_of(slack, width):
+        return 2 * slack if squared else jnp.minimum(slack / width, 1)
+
+    def curvature_of(slack, width):
+        return jnp.where(slack > 0, 2.0, 0.0) if squared else jnp.where((slack > 0) & (slack < width), 1 / width, 0)
+
+    def smooth(v, width):
+        return 0.5 * jnp.sum(penalty * v * v) + jnp.sum(C * loss_of(slack_at(v), width))
+
+    def bounds(v, width):
+        """The sharp objective at v, and the dual one at the α that v suggests."""
+        slack = slack_at(v)
+        primal = 0.5 * jnp.sum(penalty * v * v) + jnp.sum(C * (slack * slack if squared else slack))
+        return primal, _dual_bound(columns[:, :-1], y, C, C * slope_of(slack, width), squared=squared)
+
+    def goes_on(now: _Search):
+        is_solved = now.primal - now.dual <= tolerance * jnp.maximum(1, now.primal)
+        return ~is_solved & (now.steps < max_steps) & ~now.is_sharp
+
+    def step(now: _Search) -> _Search:
+        v, width = now.v, now.width
+        slack = slack_at(v)
+        gradient = penalty * v - contract("nd,n->d", columns, C * slope_of(slack, width))
+        second = contract("nd,n,ne->de", columns, C * curvature_of(slack, width), columns) + jnp.diag(penalty)
+        second += 10 * epsilon * jnp.diag(jnp.maximum(jnp.diagonal(second), 1))
+        direction = -jax.scipy.linalg.solve(second, gradient, assume_a="pos")
+        direction = jnp.where(jnp.all(jnp.isfinite(direction)), direction, -gradient)
+        descent = jnp.sum(direction * gradient)
+        allowed = smooth(v, width) * (1 + 2 * epsilon)
+
+        def is_too_long(search):
+            length, count = search
+            return (smooth(v + length * direction, width) > allowed + SUFFICIENT * length * descent) & (
+                count < HALVINGS
+            )
+
+        length, count = jax.lax.while_loop(is_too_long, lambda s: (0.5 * s[0], s[1] + 1), (v.dtype.type(1), 0))
+        moved = count < HALVINGS
+        v = jnp.where(moved, v + length * direction, v)
+        primal, dual = bounds(v, width)
+        best = jnp.where(primal < now.primal, v, now.best)
+        primal, dual = jnp.minimum(primal, now.primal), jnp.maximum(dual, now.dual)
+        # At the bottom of this corner, as far as it matters: to a sharper one.
+        is_done = ~moved | (-descent <= jnp.maximum(1e-3 * tolerance, epsilon) * jnp.maximum(1, primal))
+        if squared:
+            return _Search(v, width, best, primal, dual, now.steps + 1, ~moved)
+        is_last = width <= WIDTHS_DOWN_TO * epsilon
+        return _Search(
+            v, jnp.where(is_done, SHARPER * width, width), best, primal, dual, now.steps + 1, is_done & is_last
+        )
+
+    v, width = jnp.zeros(size + 1, X.dtype), jnp.full((), FIRST_WIDTH, X.dtype)
+    primal, dual = bounds(v, width)
+    begin = _Search(v, width, v, primal, jnp.maximum(dual, 0), jnp.int32(0), jnp.bool_(False))
+    end = jax.lax.while_loop(goes_on, step, begin)
+    return end.best[:-1], end.best[-1], end.primal, end.primal - end.dual, end.steps
+
+
+def _dual_bound(A: Array, y: Array, C: Array, alpha: Array, *, squared: bool) -> Array:
+    """The dual objective at α made feasible, a lower bound of the primal one; A has the rows yᵢxᵢ.
+
+    α is also stretched to the best multiple that is feasible.
+    """
     alpha = jnp.maximum(alpha, 0) if squared else jnp.clip(alpha, 0, C)
     positive, negative = jnp.sum(alpha, where=y > 0), jnp.sum(alpha, where=y < 0)
     least = jnp.minimum(positive, negative)
     share = jnp.where(y > 0, least / jnp.where(positive > 0, positive, 1), least / jnp.where(negative > 0, negative, 1))
     alpha = alpha * share
     dual_w = contract("nd,n->d", A, alpha)
-    penalty = jnp.sum(jnp.where(C > 0, alpha * alpha / (4 * jnp.where(C > 0, C, 1)), 0)) if squared else 0.0
-    return primal, primal - (jnp.sum(alpha) - 0.5 * jnp.sum(dual_w * dual_w) - penalty)
-
-
-def _newton(X, y, C, tolerance, max_steps):
-    """Newton's method on the squared slack: its derivative is piecewise linear, and a few pieces are passed."""
-    A = X * y[:, None]
-    size = X.shape[1]
-    penalty = jnp.append(jnp.ones(size, X.dtype), 0)
-    columns = jnp.concatenate([A, y[:, None]], axis=1)
-    tiny = 10 * jnp.finfo(X.dtype).eps
-
-    def objective(v):
-        slack = jnp.maximum(0, 1 - contract("nd,d->n", columns, v))
-        return 0.5 * jnp.sum(penalty * v * v) + jnp.sum(C * slack * slack)
-
-    def certificate(v):
-        slack = jnp.maximum(0, 1 - contract("nd,d->n", columns, v))
-        return _duality_gap(A, y, C, v[:-1], v[-1], 2 * C * slack, squared=True)
-
-    def goes_on(carry):
-        _, value, gap, steps, moved = carry
-        return (gap > tolerance * jnp.maximum(1, value)) & (steps < max_steps) & moved
-
-    def step(carry):
-        v, _, _, steps, _ = carry
-        slack = jnp.maximum(0, 1 - contract("nd,d->n", columns, v))
-        gradient = penalty * v - 2 * contract("nd,n->d", columns, C * slack)
-        curvature = 2 * contract("nd,n,ne->de", columns, jnp.where(slack > 0, C, 0), columns) + jnp.diag(penalty)
-        curvature += tiny * jnp.diag(jnp.maximum(jnp.diagonal(curvature), 1))
-        direction = -jax.scipy.linalg.solve(curvature, gradient, assume_a="pos")
-        slope, here = jnp.sum(direction * gradient), objective(v)
-
-        def is_too_long(search):
-            length, count = search
-            return (objective(v + length * direction) > here + SUFFICIENT * length * slope) & (count < HALVINGS)
-
-        length, count = jax.lax.while_loop(is_too_long, lambda s: (0.5 * s[0], s[1] + 1), (v.dtype.type(1), 0))
-        v = jnp.where(count < HALVINGS, v + length * direction, v)
-        return v, *certificate(v), steps + 1, count < HALVINGS
-
-    v = jnp.zeros(size + 1, X.dtype)
-    v, value, gap, steps, _ = jax.lax.while_loop(goes_on, step, (v, *certificate(v), jnp.int32(0), jnp.bool_(True)))
-    return v[:-1], v[-1], value, gap, steps
-
-
-class _Interior(NamedTuple):
-    """A point inside: α in (0, C), the multipliers of its bounds above 0, and b."""
-
-    alpha: Array
-    at_zero: Array
-    at_price: Array
-    bias: Array
-
-
-def _interior_point(X, y, C, tolerance, max_steps):
-    """Mehrotra's predictor and corrector on the dual, whose matrix AAᵀ has the rank of the features."""
-    A = X * y[:, None]
-    takes_part = C > 0
-    safe_C = jnp.where(takes_part, C, 1)
-
-    def masked(x):
-        return jnp.where(takes_part, x, 0)
-
-    def certificate(p: _Interior):
-        alpha = masked(p.alpha)
-        return _duality_gap(A, y, C, contract("nd,n->d", A, alpha), p.bias, alpha, squared=False)
-
-    def step(carry):
-        p, _, _, steps, best = carry
-        room = safe_C - p.alpha
-        w = contract("nd,n->d", A, masked(p.alpha))
-        dual_residual = masked(contract("nd,d->n", A, w) + y * p.bias - 1 - p.at_zero + p.at_price)
-        primal_residual = jnp.sum(masked(y * p.alpha))
-        inverse = masked(1 / (p.at_zero / p.alpha + p.at_price / room))
-        inner = jnp.eye(X.shape[1], dtype=X.dtype) + contract("nd,n,ne->de", A, inverse, A)
-        factor = jax.scipy.linalg.cho_factor(inner)
-
-        def invert(v):
-            along = contract("nd,n->d", A, inverse * v)
-            return inverse * (v - contract("nd,d->n", A, jax.scipy.linalg.cho_solve(factor, along)))
-
-        of_classes = invert(y)
-
-        def direction(to_zero, to_price):
-            right = -dual_residual + to_zero / p.alpha - to_price / room
-            solved = invert(right)
-            bias = (jnp.sum(y * solved) + primal_residual) / jnp.sum(y * of_classes)
-            alpha = solved - bias * of_classes
-            return _Interior(
-                alpha, (to_zero - p.at_zero * alpha) / p.alpha, (to_price + p.at_price * alpha) / room, bias
-            )
-
-        def longest(d):
-            """The share of a direction that keeps all above 0."""
-            pairs = ((p.alpha, d.alpha), (room, -d.alpha), (p.at_zero, d.at_zero), (p.at_price, d.at_price))
-            limits = [
-                jnp.min(jnp.where(takes_part & (dx < 0), -x / jnp.where(dx < 0, dx, -1), jnp.inf)) for x, dx in pairs
-            ]
-            return jnp.minimum(1, TO_THE_BOUNDARY * jnp.min(jnp.stack(limits)))
-
-        def complementarity(q):
-            products = q.alpha * q.at_zero + (safe_C - q.alpha) * q.at_price
-            return jnp.sum(masked(products)) / (2 * jnp.sum(takes_part))
-
-        now = complementarity(p)
-        ahead = direction(-p.alpha * p.at_zero, -room * p.at_price)
-        length = longest(ahead)
-        reached = complementarity(jax.tree.map(lambda x, dx: x + length * dx, p, ahead))
-        target = now * (reached / now) ** 3
-        corrected = direction(
-            target - p.alpha * p.at_zero - ahead.alpha * ahead.at_zero,
-            target - room * p.at_price + ahead.alpha * ahead.at_price,
-        )
-        length = longest(corrected)
-        q = jax.tree.map(lambda x, dx: x + length * dx, p, corrected)
-        q = q._replace(
-            alpha=jnp.where(takes_part, q.alpha, 0.5),
-            at_zero=jnp.where(takes_part, q.at_zero, 1),
-            at_price=jnp.where(takes_part, q.at_price, 1),
-        )
-        value, gap = certificate(q)
-        # Rounding ends the descent some time; what was best then is the answer.
-        best = jax.tree.map(lambda old, new: jnp.where(gap < best[2], new, old), best, (q, value, gap))
-        return q, value, gap, steps + 1, best
-
-    def goes_on(carry):
-        _, _, gap, steps, best = carry
-        is_solved = best[2] <= tolerance * jnp.maximum(1, best[1])
-        return ~is_solved & (steps < max_steps) & jnp.isfinite(gap)
-
-    ones = jnp.ones_like(y)
-    begin = _Interior(0.5 * safe_C, ones, ones, jnp.zeros((), X.dtype))
-    value, gap = certificate(begin)
-    carry = (begin, value, gap, jnp.int32(0), (begin, value, gap))
-    *_, steps, (p, value, gap) = jax.lax.while_loop(goes_on, step, carry)
-    return contract("nd,n->d", A, masked(p.alpha)), p.bias, value, gap, steps
+    quadratic = jnp.sum(dual_w * dual_w)
+    if squared:
+        quadratic += jnp.sum(jnp.where(C > 0, alpha * alpha / (2 * jnp.where(C > 0, C, 1)), 0))
+    total = jnp.sum(alpha)
+    # t Σα − ½t² q is largest at t = Σα / q; of slack itself t is at most what keeps α below the prices.
+    stretch = total / jnp.where(quadratic > 0, quadratic, 1)
+    if not squared:
+        room = jnp.min(jnp.where(alpha > 0, C / jnp.where(alpha > 0, alpha, 1), jnp.inf))
+        stretch = jnp.minimum(stretch, jnp.where(jnp.isfinite(room), room, 1))
+    stretch = jnp.where(quadratic > 0, stretch, 1)
+    return stretch * total - 0.5 * stretch * stretch * quadratic

@@ -128,7 +128,8 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
             now = _smo.at(problem, beta, gradient, iterations)
             rows = functools.partial(rows_of, X)
             blocks = _blocks.Blocks(now, kept, is_kept, rows(kept))
-            is_done = now.gap <= config.tolerance
+            gap = jnp.where(_has_both(problem), now.gap, jnp.inf)
+            is_done = gap <= config.tolerance
             after = jax.lax.cond(
                 is_done,
                 lambda: blocks,
@@ -142,7 +143,7 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
             )
             new = State(after.now.beta, after.now.gradient, after.kept, after.is_kept, after.now.steps)
             objective = 0.5 * jnp.sum(after.now.beta * (problem.target - after.now.gradient))
-            return new, (jnp.maximum(now.gap, 0), is_done, objective)
+            return new, (jnp.maximum(gap, 0), is_done, objective)
 
         state, (gap, is_done, objective) = jax.lax.map(improve, (state, first, second))
         return state, {
@@ -185,7 +186,7 @@ def _certificates(config: Config, num_classes: int, beta: Array, X: Array, label
         beta, gradient, first, second = machine
         problem = _problem_of(config, labels, first, second)
         now = _smo.at(problem, beta, gradient - problem.target, jnp.int32(0))
-        return now.gap, _optimum.bias_of(problem, now)
+        return jnp.where(_has_both(problem), now.gap, jnp.inf), _optimum.bias_of(problem, now)
 
     gradients = over_blocks(
         lambda rows: contract("mn,kn->mk", kernels.gram(kernel, rows, X), beta), X, size=ROWS_AT_ONCE
@@ -203,6 +204,10 @@ def _decide(config: Config, num_classes: int, beta: Array, bias: Array, X: Array
         return winners(decision, first, second, num_classes)
 
     return over_blocks(of_block, inputs, size=ROWS_AT_ONCE)
+
+
+def _has_both(problem: Problem) -> Bool[Array, ""]:
+    return jnp.any(problem.high > 0) & jnp.any(problem.low < 0)
 
 
 def _problem_of(config: Config, labels: Array, first: Array, second: Array) -> Problem:

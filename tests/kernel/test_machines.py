@@ -355,13 +355,14 @@ def test_a_machine_that_is_cut_short_says_so(digits, max_iterations, memory_budg
         np.testing.assert_array_equal(model.weights, 0)
 
 
-def test_a_model_of_few_digits_rounds_once():
+def test_a_model_of_examples_in_few_digits_keeps_its_own():
     """x = 0 and 2: d = 1 − x; ½, 1 and −1 are exact in every precision."""
     X = jnp.array([[0.0], [2.0]], jnp.bfloat16)
     model = svm.fit(X, np.array([0, 1]), kernel=linear, C=10.0)
-    assert {model.X.dtype, model.weights.dtype, model.bias.dtype} == {jnp.dtype(jnp.bfloat16)}
-    np.testing.assert_array_equal(model.weights.astype(np.float32), [[0.5, -0.5]])
-    np.testing.assert_array_equal(model.bias.astype(np.float32), [1])
+    assert {model.X.dtype, model.weights.dtype, model.bias.dtype} == {jnp.dtype(jnp.float32)}
+    np.testing.assert_array_equal(model.weights, [[0.5, -0.5]])
+    np.testing.assert_array_equal(model.bias, [1])
+    assert svm.decisions(model, X).dtype == jnp.bfloat16
 
 
 X6, Y6 = np.arange(6, dtype=np.float32)[:, None], np.array([0, 1, 1, 0, 1, 0])
@@ -654,7 +655,7 @@ def test_the_certificate_holds_in_float64(line, loss, dtype, tolerance):
     assert primal - solution.gap - lost <= best <= primal + lost
     assert solution.gap <= tolerance * max(1, primal)
     assert solution.converged
-    assert 0 < solution.iterations < 50
+    assert 0 < solution.iterations < 200  # as many as it may
 
 
 @pytest.mark.parametrize("max_iterations", [0, 1, 3])
@@ -753,7 +754,7 @@ def test_features_may_be_more_than_examples_and_of_no_use(loss):
     for dtype in ("float32", "float64"):
         solution, v = linear_in(dtype, X, y, C, loss)
         assert solution.converged
-        np.testing.assert_allclose(objective_of(v, X, y, C, loss), best, rtol=2e-4)
+        np.testing.assert_allclose(objective_of(v, X, y, C, loss), best, atol=1e-4)  # the tolerance
         np.testing.assert_allclose(v[2], v[3], atol=1e-4)
 
 
@@ -1387,3 +1388,38 @@ def test_half_precision_rounds_decisions_once():
     found, expected = svm.decisions(half, X), svm.decisions(whole, X.astype(jnp.float32))
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(found, np.float32), expected, rtol=2.0**-8)
+
+
+@pytest.mark.parametrize(("C", "scale"), [(1.0, 1.0), (1e3, 1.0), (1e5, 1.0), (1.0, 1e3)])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_the_primal_is_solved_in_float32_whatever_prices_and_units_are(C, scale, offset):
+    """The certificate is recomputed in float64: w and b prove themselves."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 8))
+    y = np.where(X @ rng.normal(size=8) + 2 * rng.normal(size=500) > 0, 1, -1)
+    X = (scale * X + offset).astype(np.float32)
+    solution = jax.jit(svm.solve_primal)(X, y, np.float32(C))
+    assert solution.converged
+    decision = X.astype(np.float64) @ np.asarray(solution.weight, np.float64) + float(solution.bias)
+    objective = 0.5 * np.sum(np.asarray(solution.weight, np.float64) ** 2) + C * np.maximum(0, 1 - y * decision).sum()
+    np.testing.assert_allclose(objective, solution.objective, rtol=1e-3 if offset else 1e-4)
+    if C * scale == 1:  # others take libsvm minutes
+        machine = SVC(kernel="linear", C=C).fit(X.astype(np.float64) - offset, y)
+        w, b = machine.coef_[0], machine.intercept_[0]
+        best = 0.5 * w @ w + np.maximum(0, 1 - y * ((X.astype(np.float64) - offset) @ w + b)).sum()
+        np.testing.assert_allclose(objective, best, rtol=1e-3)
+
+
+@pytest.mark.parametrize("far", [100.0, 1e4])
+def test_one_far_decision_does_not_hide_the_others(far):
+    rng = np.random.default_rng(0)
+    d = rng.normal(size=300)
+    y = np.where(d + 0.5 * rng.normal(size=300) > 0, 1, -1)
+    d[0], y[0] = far, 1
+    positive, negative = (y > 0).sum(), (y < 0).sum()
+    target = np.where(y > 0, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    loss = lambda v: np.mean(np.logaddexp(0, v[0] * d + v[1]) - target * (v[0] * d + v[1]))  # noqa: E731
+    slope, offset = optimize.minimize(loss, [1.0, 0.0], method="BFGS", options={"gtol": 1e-8}).x
+    scaling = svm.platt_scaling(d.astype(np.float32), y)
+    np.testing.assert_allclose(scaling.slope, slope, rtol=1e-3)
+    np.testing.assert_allclose(scaling.offset, offset, rtol=1e-2)

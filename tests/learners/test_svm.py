@@ -416,3 +416,16 @@ def test_the_smallest_block_makes_progress():
     _, metrics = jax.jit(lambda: train(learner, jax.random.key(0), lambda _: batch, 100))()
     np.testing.assert_allclose(metrics["objective"][-1], 2 / 9, rtol=1e-3)
     assert metrics["converged"][-1] == 1
+
+
+def test_a_machine_without_two_classes_is_not_called_solved():
+    batch = Examples(np.array([[0.0], [1.0]], np.float32), np.array([0, 0]))
+    learner = svm.make(svm.Config(kernel="linear", block=4), 2, 2)
+    state, metrics = jax.jit(learner.update)(learner.init(jax.random.key(0)), batch)
+    assert (metrics["converged"], metrics["gap"]) == (0, np.inf)
+    assert learner.evaluate(jax.random.key(0), state, (batch, batch))["gap"] == np.inf
+
+
+def test_a_price_of_0_is_refused():
+    with pytest.raises(ValueError, match="C is 0; a price of slack above 0 is needed"):
+        svm.make(svm.Config(C=0.0), 10, 2)
