@@ -1,5 +1,7 @@
 """The suite `svm`: ours and the peer's agree, and a fit that did not converge has no score."""
 
+import pytest
+
 from experiments.suites import svm
 
 
