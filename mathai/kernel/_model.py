@@ -14,7 +14,7 @@ from mathai.kernel import _optimum
 from mathai.kernel._arrays import check_at_least, contract, over_blocks, promote
 from mathai.kernel._checks import check_class_prices, check_finite, check_prices, known_classes
 from mathai.kernel._devices import devices_for, spread
-from mathai.kernel._smo import classification
+from mathai.kernel._smo import classification, has_both
 from mathai.kernel._voting import STRATEGIES, machines, winners
 from mathai.kernel.kernels import Kernel, as_pytree, gram, gram_diagonal
 
@@ -100,9 +100,8 @@ def fit(
         raise ValueError(f"fit: strategy {strategy!r} is unknown; use {' or '.join(STRATEGIES)}.")
     (X,), _ = promote(X)
     chex.assert_rank(X, 2)
-    jax.eval_shape(
-        lambda row: gram(kernel, row), X[:1]
-    )  # parameters that make no kernel are errors while they are known
+    # Parameters that make no kernel are errors here, where they are known.
+    jax.eval_shape(lambda row: gram(kernel, row), X[:1])
     kernel = as_pytree(kernel)
     check_at_least("fit: tolerance", tolerance, 0)
     labels, classes = known_classes("fit", y, len(X))
@@ -219,8 +218,8 @@ def _solve_all(X, kernel, price, rows, sign, tolerance, max_steps, *, in_memory:
     def solve(machine, shared):
         rows, sign = machine
         X, price, kernel = shared
-        mine = X[rows]
-        problem = classification(sign, price[rows])
+        mine, prices = X[rows], price[rows]
+        problem = classification(sign, prices)
         if in_memory:
             K = _gram_by_blocks(kernel, mine)
             diagonal = jnp.diagonal(K)
@@ -228,9 +227,8 @@ def _solve_all(X, kernel, price, rows, sign, tolerance, max_steps, *, in_memory:
         else:
             diagonal = jax.vmap(kernel)(mine, mine)
             best = _optimum.optimum_on_demand(lambda i: gram(kernel, mine[i], mine), problem, tolerance, max_steps)
-        mine_price = price[rows]
-        both = jnp.any((sign > 0) & (mine_price > 0)) & jnp.any((sign < 0) & (mine_price > 0))
-        is_valid = jnp.all(jnp.isfinite(best.gradient)) & jnp.all(diagonal >= 0) & both & jnp.all(mine_price >= 0)
+        is_problem = has_both(problem) & jnp.all(prices >= 0)
+        is_valid = is_problem & jnp.all(jnp.isfinite(best.gradient)) & jnp.all(diagonal >= 0)
         gap = jnp.where(is_valid, best.gap, jnp.nan)
         return best.beta, _optimum.bias_of(problem, best), gap, best.steps
 

@@ -96,9 +96,6 @@ def _repaired(improve, exact, problem: Problem, begin: Iterate, tolerance: Array
     spell = max(LEAST_SPELL, SPELL_PER_EXAMPLE * begin.beta.size)
     rounding = 4 * jnp.finfo(begin.beta.dtype).eps
 
-    def value_of(now: Iterate):
-        return 0.5 * jnp.sum(now.beta * (problem.target - now.gradient))
-
     def goes_on(carry):
         now, best, _, idle = carry
         return (best.gap > tolerance) & (now.steps < max_steps) & (idle < PATIENCE)
@@ -109,7 +106,7 @@ def _repaired(improve, exact, problem: Problem, begin: Iterate, tolerance: Array
         last = now.steps + jnp.minimum(max_steps - now.steps, spell)
         end = improve(problem, now, tolerance=0.9 * tolerance, max_steps=last)
         now = exact(end.beta, end.steps)
-        value = value_of(now)
+        value = _smo.value_of(problem, now)
         margin = rounding * jnp.abs(highest)
         is_higher, is_alike = value > highest + margin, value >= highest - margin
         gains = (now.gap < 0.99 * best.gap) | is_higher
@@ -118,8 +115,8 @@ def _repaired(improve, exact, problem: Problem, begin: Iterate, tolerance: Array
         best = jax.tree.map(lambda old, new: jnp.where(is_better, new, old), best, now)
         return now, best, jnp.maximum(highest, value), jnp.where(gains, 0, idle + 1)
 
-    now, best, _, _ = jax.lax.while_loop(goes_on, repair, (begin, begin, value_of(begin), jnp.int32(0)))
-    return Optimum(best.beta, value_of(best), best.gradient, best.gap, now.steps)
+    now, best, _, _ = jax.lax.while_loop(goes_on, repair, (begin, begin, _smo.value_of(problem, begin), jnp.int32(0)))
+    return Optimum(best.beta, _smo.value_of(problem, best), best.gradient, best.gap, now.steps)
 
 
 def bias_of(problem: Problem, now: Iterate | Optimum) -> Float[Array, ""]:

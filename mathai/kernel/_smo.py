@@ -28,6 +28,11 @@ def classification(sign: Array, C: Array) -> Problem:
     return Problem(sign, jnp.where(sign < 0, sign * C, 0), jnp.where(sign > 0, sign * C, 0))
 
 
+def has_both(problem: Problem) -> Bool[Array, ""]:
+    """Whether some β may be above 0 and some below: without both, nothing can move."""
+    return jnp.any(problem.high > 0) & jnp.any(problem.low < 0)
+
+
 class Iterate(NamedTuple):
     """Where the method stands.
 
@@ -84,6 +89,11 @@ def feasible(problem: Problem, beta: Array) -> Array:
     total = jnp.abs(jnp.sum(beta, where=giving))
     share = jnp.abs(surplus) / jnp.where(total > 0, total, 1)
     return jnp.where(giving, beta * (1 - jnp.minimum(share, 1)), beta)
+
+
+def value_of(problem: Problem, now: Iterate) -> Float[Array, ""]:
+    """pᵀβ − ½ βᵀKβ, the dual objective."""
+    return 0.5 * jnp.sum(now.beta * (problem.target - now.gradient))
 
 
 def at(problem: Problem, beta: Array, gradient: Array, steps: Array) -> Iterate:

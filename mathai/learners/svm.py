@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from mathai.kernel import _blocks, _optimum, _smo, kernels
+from mathai.kernel import _blocks, _optimum, _smo, kernels, svm
 from mathai.kernel._arrays import contract, over_blocks
 from mathai.kernel._smo import Problem
-from mathai.kernel._voting import STRATEGIES, machines, winners
+from mathai.kernel._voting import STRATEGIES, machines
 from mathai.learners.base import Learner, check_between, check_choices, check_positive, hyperparameters, is_known
 from mathai.learners.batches import Examples, as_vectors
 
@@ -128,7 +128,7 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
             now = _smo.at(problem, beta, gradient, iterations)
             rows = functools.partial(rows_of, X)
             blocks = _blocks.Blocks(now, kept, is_kept, rows(kept))
-            gap = jnp.where(_has_both(problem), now.gap, jnp.inf)
+            gap = jnp.where(_smo.has_both(problem), now.gap, jnp.inf)
             is_done = gap <= config.tolerance
             after = jax.lax.cond(
                 is_done,
@@ -142,8 +142,7 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
                 ),
             )
             new = State(after.now.beta, after.now.gradient, after.kept, after.is_kept, after.now.steps)
-            objective = 0.5 * jnp.sum(after.now.beta * (problem.target - after.now.gradient))
-            return new, (jnp.maximum(gap, 0), is_done, objective)
+            return new, (jnp.maximum(gap, 0), is_done, _smo.value_of(problem, after.now))
 
         state, (gap, is_done, objective) = jax.lax.map(improve, (state, first, second))
         return state, {
@@ -157,11 +156,9 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
     def evaluate(key, state: State, examples: Any = None):
         del key
         train, test = examples  # of training and of test
-        X = _vectors(train.inputs)
-
-        gap, bias = _certificates(config, num_classes, state.beta, X, train.labels)
-        predicted = _decide(config, num_classes, state.beta, bias, X, _vectors(test.inputs))
-        return {"accuracy": jnp.mean((predicted == test.labels).astype(jnp.float32)), "gap": jnp.max(gap)}
+        model = as_model(config, num_classes, state, train)
+        predicted = svm.predict(model, _vectors(test.inputs))
+        return {"accuracy": jnp.mean((predicted == test.labels).astype(jnp.float32)), "gap": jnp.max(model.gap)}
 
     def rows_of(X, indices):
         return kernels.gram(kernel, X[indices], X)
@@ -173,41 +170,26 @@ def predict(
     config: Config, num_classes: int, state: State, train: Examples, inputs: Shaped[Array, "m ..."]
 ) -> Int[Array, "m"]:
     """The class of each input, by the machines of a state that learned from `train`."""
-    X = _vectors(train.inputs)
-    _, bias = _certificates(config, num_classes, state.beta, X, train.labels)
-    return _decide(config, num_classes, state.beta, bias, X, _vectors(inputs))
+    return svm.predict(as_model(config, num_classes, state, train), _vectors(inputs))
 
 
-def _certificates(config: Config, num_classes: int, beta: Array, X: Array, labels: Array) -> tuple[Array, Array]:
-    """The gap and the bias of each machine, from gradients computed anew."""
-    kernel = kernel_of(config)
+def as_model(config: Config, num_classes: int, state: State, train: Examples) -> svm.SVMModel:
+    """The machines of a state as `mathai.kernel.svm.fit` gives them, gaps and biases from gradients computed anew."""
+    X, kernel = _vectors(train.inputs), kernels.as_pytree(kernel_of(config))
+    first, second = map(jnp.asarray, machines(config.strategy, num_classes))
+    gradients = over_blocks(
+        lambda rows: contract("mn,kn->mk", kernels.gram(kernel, rows, X), state.beta), X, size=ROWS_AT_ONCE
+    )
 
     def certify(machine):
         beta, gradient, first, second = machine
-        problem = _problem_of(config, labels, first, second)
+        problem = _problem_of(config, train.labels, first, second)
         now = _smo.at(problem, beta, gradient - problem.target, jnp.int32(0))
-        return jnp.where(_has_both(problem), now.gap, jnp.inf), _optimum.bias_of(problem, now)
+        return jnp.where(_smo.has_both(problem), now.gap, jnp.inf), _optimum.bias_of(problem, now)
 
-    gradients = over_blocks(
-        lambda rows: contract("mn,kn->mk", kernels.gram(kernel, rows, X), beta), X, size=ROWS_AT_ONCE
-    )
-    first, second = map(jnp.asarray, machines(config.strategy, num_classes))
-    return jax.lax.map(certify, (beta, gradients.T, first, second))
-
-
-def _decide(config: Config, num_classes: int, beta: Array, bias: Array, X: Array, inputs: Array) -> Int[Array, "m"]:
-    kernel = kernel_of(config)
-    first, second = map(jnp.asarray, machines(config.strategy, num_classes))
-
-    def of_block(rows):
-        decision = contract("mn,kn->mk", kernels.gram(kernel, rows, X), beta) + bias[None]
-        return winners(decision, first, second, num_classes)
-
-    return over_blocks(of_block, inputs, size=ROWS_AT_ONCE)
-
-
-def _has_both(problem: Problem) -> Bool[Array, ""]:
-    return jnp.any(problem.high > 0) & jnp.any(problem.low < 0)
+    gap, bias = jax.lax.map(certify, (state.beta, gradients.T, first, second))
+    classes, is_done = jnp.arange(num_classes), gap <= config.tolerance
+    return svm.SVMModel(kernel, X, classes, state.beta, bias, first, second, gap, state.iterations, is_done)
 
 
 def _problem_of(config: Config, labels: Array, first: Array, second: Array) -> Problem:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments import metrics, run_loop, train
@@ -248,3 +249,21 @@ def flip_a_byte():
 def files():
     """Every file below a folder with its bytes."""
     return lambda folder: {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def figures_of(monkeypatch):
+    """(module that draws) → what it draws from then on, by the name of its file, and not yet rendered."""
+
+    def of(module):
+        drawn = {}
+
+        def save(path, draw, size):
+            drawn[path.name] = Figure(figsize=size, layout="constrained")
+            draw(drawn[path.name])
+            return path
+
+        monkeypatch.setattr(module, "save", save)
+        return drawn
+
+    return of

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from experiments import data, kernel_machines, kernel_pictures
 from experiments.configuration import make_config
@@ -36,17 +35,8 @@ def accuracies(monkeypatch):
 
 
 @pytest.fixture
-def figures(monkeypatch):
-    """What is drawn, by the name of its file, and not yet rendered."""
-    drawn = {}
-
-    def save(path, draw, size):
-        drawn[path.name] = Figure(figsize=size, layout="constrained")
-        draw(drawn[path.name])
-        return path
-
-    monkeypatch.setattr(kernel_pictures, "save", save)
-    return drawn
+def figures(figures_of):
+    return figures_of(kernel_pictures)
 
 
 # The search

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from experiments import planning
 from experiments.configuration import make_config
@@ -29,17 +28,8 @@ def problem_of(**changes):
 
 
 @pytest.fixture
-def figures(monkeypatch):
-    """What is drawn, by the name of its file, and not yet rendered."""
-    drawn = {}
-
-    def save(path, draw, size):
-        drawn[path.name] = Figure(figsize=size, layout="constrained")
-        draw(drawn[path.name])
-        return path
-
-    monkeypatch.setattr(planning, "save", save)
-    return drawn
+def figures(figures_of):
+    return figures_of(planning)
 
 
 # The problem of a config
