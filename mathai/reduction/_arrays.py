@@ -1,0 +1,48 @@
+"""What the formulas of this package do to their arrays before the mathematics, and what they demand of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Shaped
+
+
+def promote(*inputs: ArrayLike) -> tuple[tuple[Array, ...], np.dtype]:
+    """The arrays in a dtype fit to accumulate in, and the dtype in which results go back."""
+    arrays = tuple(jnp.asarray(x) for x in inputs)
+    dtype = jnp.result_type(*arrays)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.result_type(dtype, float)
+    accumulator = jnp.promote_types(dtype, jnp.float32)
+    return tuple(x.astype(accumulator) for x in arrays), dtype
+
+
+def contract(subscripts: str, *operands: Array) -> Array:
+    """`einsum` with products at full precision on every device: distances are differences of large numbers."""
+    return jnp.einsum(subscripts, *operands, precision=jax.lax.Precision.HIGHEST)
+
+
+def check_finite(name: str, X: ArrayLike) -> None:
+    """Raise a `ValueError` for points that are known and hold NaN or infinities; it says how many and where."""
+    if isinstance(X, jax.core.Tracer):
+        return
+    with jax.ensure_compile_time_eval():  # it may be a constant of a program that is being traced
+        is_finite = jnp.all(jnp.isfinite(jnp.asarray(X)).reshape(len(X), -1), axis=1)
+    is_bad = ~np.asarray(is_finite)
+    if is_bad.any():
+        raise ValueError(
+            f"{name}: {is_bad.sum()} of {len(is_bad)} rows hold NaN or infinite numbers, row {is_bad.argmax()} the "
+            "first; remove or impute them."
+        )
+
+
+def gather(values: Shaped[Array, "n"], indices: Array) -> Array:
+    """`values[indices]` of indices that are known to lie within."""
+    return values.at[indices].get(mode="promise_in_bounds")
+
+
+def centred(X: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """Points about their mean, which leaves distances as they are and their products small."""
+    first = X[:1]
+    shifted = X - first  # the mean of large numbers loses digits, that of their differences does not
+    return shifted - jnp.mean(shifted, axis=0, keepdims=True)

@@ -1,0 +1,93 @@
+"""The width of a Gaussian around a point at which its neighbours have a given perplexity."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+MOST_STEPS = 100  # of Newton's method inside a bracket; 5 to 10 are usual
+WIDEST = 60.0  # |log β| in units of the mean squared distance, where a search ends
+TOLERANCE = 1e-6  # of an entropy in nats, in float32; a hundred times less in float64
+
+
+def affinities(
+    squared_distances: Float[Array, "n k"], is_neighbor: Bool[Array, "n k"], perplexity: Float[Array, ""]
+) -> Float[Array, "n k"]:
+    """Rows p ∝ exp(−β d²) over their neighbours whose entropy is log perplexity."""
+    lowest = jnp.min(jnp.where(is_neighbor, squared_distances, jnp.inf), axis=1, keepdims=True)
+    excess = jnp.where(is_neighbor, squared_distances - jnp.where(jnp.isfinite(lowest), lowest, 0), jnp.inf)
+    beta = precision(excess, perplexity)
+    return _softmin(beta, excess)
+
+
+@jax.custom_jvp
+def precision(excess: Float[Array, "n k"], perplexity: Float[Array, ""]) -> Float[Array, "n"]:
+    """β of each row of squared distances beyond the smallest; ∞ marks what is no neighbour.
+
+    The entropy falls from log(number of neighbours) at β = 0 to log(number of nearest ones) at β = ∞. Beyond these
+    ends the nearer end is the answer.
+    """
+    target = jnp.log(perplexity)
+    is_finite = jnp.isfinite(excess)
+    count = jnp.sum(is_finite, axis=1)
+    scale = jnp.sum(jnp.where(is_finite, excess, 0), axis=1) / jnp.maximum(count, 1)
+    unit = jnp.where(scale > 0, scale, 1)  # so that β is of the order of 1 whatever the units
+    tolerance = TOLERANCE * math.sqrt(float(jnp.finfo(excess.dtype).eps) / 1.2e-7)
+    relative = excess / unit[:, None]
+
+    def gap_and_slope(log_beta):
+        beta = jnp.exp(log_beta)
+        p = _softmin(beta, relative)
+        entropy = -jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1)), 0), axis=1)
+        return entropy - target, -beta * beta * _moments(p, relative)[1]  # dH / d log β = −β² var(d²)
+
+    def is_open(state):
+        step, _, gap, _, low, high = state
+        return (step < MOST_STEPS) & jnp.any((jnp.abs(gap) > tolerance) & (high - low > 1e-12))
+
+    def refine(state):
+        step, log_beta, gap, slope, low, high = state
+        low, high = jnp.where(gap > 0, log_beta, low), jnp.where(gap > 0, high, log_beta)
+        newton = log_beta - gap / jnp.minimum(slope, -1e-30)
+        is_inside = (newton > low) & (newton < high)
+        proposal = jnp.where(is_inside, newton, (low + high) / 2)
+        proposal = jnp.where(jnp.abs(gap) > tolerance, proposal, log_beta)
+        return step + 1, proposal, *gap_and_slope(proposal), low, high
+
+    start, edge = jnp.zeros_like(unit), jnp.full_like(unit, WIDEST)
+    state = (jnp.int32(0), start, *gap_and_slope(start), -edge, edge)
+    log_beta = jax.lax.while_loop(is_open, refine, state)[1]
+    return jnp.exp(log_beta) / unit
+
+
+@precision.defjvp
+def _precision_jvp(primals, tangents):
+    """H(β, d²) = log perplexity stays true: dβ = (d log perplexity + β² cov(d², dd²)) / (−β var(d²)).
+
+    With q = Σ p dd² and m = Σ p d², ∂H/∂d²ⱼ = −β² pⱼ (d²ⱼ − m), and ∂H/∂β = −β var(d²).
+    """
+    excess, perplexity = primals
+    d_excess, d_perplexity = tangents
+    beta = precision(excess, perplexity)
+    p = _softmin(beta, excess)
+    known = jnp.where(jnp.isfinite(excess), excess, 0)
+    mean, variance = _moments(p, excess)
+    covariance = jnp.sum(p * (known - mean[:, None]) * jnp.where(p > 0, d_excess, 0), axis=1)
+    slope = beta * variance
+    rise = -(d_perplexity / perplexity + beta * beta * covariance)
+    return beta, jnp.where(slope > 0, rise / jnp.where(slope > 0, slope, 1), 0)
+
+
+def _softmin(beta, excess):
+    """exp(−β d²) over its sum; a row without neighbours is 0."""
+    is_finite = jnp.isfinite(excess)
+    weight = jnp.where(is_finite, jnp.exp(-beta[:, None] * jnp.where(is_finite, excess, 0)), 0)
+    total = jnp.sum(weight, axis=1, keepdims=True)
+    return weight / jnp.where(total > 0, total, 1)
+
+
+def _moments(p, values):
+    values = jnp.where(p > 0, values, 0)
+    mean = jnp.sum(p * values, axis=1)
+    return mean, jnp.sum(p * (values - mean[:, None]) ** 2, axis=1)

@@ -1,0 +1,167 @@
+"""Nearest neighbours, exact and in bounded memory, and how well an embedding keeps them."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Shaped
+
+from mathai.reduction import _distances
+from mathai.reduction._arrays import check_finite, promote
+
+__all__ = ["k_nearest", "neighbor_recall", "trustworthiness"]
+
+METRICS = ("euclidean", "cosine", "manhattan")
+
+
+def k_nearest(
+    X: Shaped[ArrayLike, "n features"],
+    k: int,
+    *,
+    queries: Shaped[ArrayLike, "m features"] | None = None,
+    metric: str = "euclidean",
+    block_size: int | None = None,
+) -> tuple[Int[Array, "m k"], Float[Array, "m k"]]:
+    """The k nearest points of each point, or of each query, exactly.
+
+        N_k(q) = the k points x with the smallest d(q, x),   ascending
+
+    Distances of all pairs are made a block of queries at a time by one matrix product about the mean,
+    ‖q − x‖² = ‖q‖² − 2qᵀx + ‖x‖². The few nearest are measured again as differences, which is what is returned. Where
+    products lose the digits that tell neighbours apart (groups that are far from the mean and close in
+    themselves), a block is measured by differences throughout. Of points whose distances differ by less than
+    rounding any may be returned; with one device the same always is. Distances are differentiable, 0 at
+    duplicates; indices are not.
+
+    Args:
+      X: points; integers become floats. Half precision is measured in float32.
+      k: neighbours of each point, fixed while tracing.
+      queries: points whose neighbours are sought; None takes X itself, where a point is never its own neighbour
+        (known by its index, so duplicates are neighbours at distance 0).
+      metric: "euclidean", "cosine" (1 − cos; a vector of zeros has distance 1 to all others) or "manhattan".
+      block_size: queries at a time; None chooses so that a block of distances takes about 16 MiB.
+
+    Returns:
+      (indices into X [m, k], distances [m, k] in X's dtype), nearest first.
+
+    Raises:
+      ValueError: k is not in 1 … the number of other points, an unknown metric, or points that are known to hold NaN.
+      AssertionError: shapes that do not fit.
+
+    Source:
+      Fix & Hodges (1951), Discriminatory Analysis, section 4.
+
+    >>> indices, distances = k_nearest(jnp.array([[0.0], [1.0], [3.0]]), 1)
+    >>> indices.tolist(), distances.tolist()
+    ([[1], [0], [1]], [[1.0], [1.0], [2.0]])
+    """
+    chex.assert_rank([X] if queries is None else [X, queries], 2)
+    check_finite("k_nearest: X", X)
+    if queries is not None:
+        check_finite("k_nearest: queries", queries)
+        chex.assert_equal_shape_suffix([jnp.asarray(X), jnp.asarray(queries)], 1)
+    others = len(X) - (queries is None)
+    if not 1 <= k <= others:
+        raise ValueError(f"k_nearest: k is {k}; it must be at least 1 and at most {others}, the number of points to choose from.")
+    if metric not in METRICS:
+        raise ValueError(f"k_nearest: metric {metric!r} is unknown; use one of {', '.join(METRICS)}.")
+    if block_size is not None and block_size < 1:
+        raise ValueError(f"k_nearest: block_size is {block_size}; it must be at least 1.")
+    return _k_nearest(X, queries, k=k, metric=metric, block_size=block_size)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "metric", "block_size"))
+def _k_nearest(X, queries, *, k, metric, block_size):
+    given = (X,) if queries is None else (X, queries)
+    (X, *rest), dtype = promote(*given)
+    indices, distances = _distances.nearest(
+        X, rest[0] if rest else X, k, metric=metric, block_size=block_size, exclude_self=queries is None
+    )
+    return indices, distances.astype(dtype)
+
+
+def trustworthiness(
+    X: Shaped[ArrayLike, "n features"], Y: Shaped[ArrayLike, "n components"], k: int = 15
+) -> Float[Array, ""]:
+    """Trustworthiness of an embedding: how far from a point its neighbours in the embedding are in the data.
+
+        T = 1 − 2 / (n k (2n − 3k − 1)) Σᵢ Σ_{j ∈ N_k(yᵢ)} max(0, r(i, j) − k)
+
+    with r(i, j) the rank of j among the neighbours of i in the data, 1 for the nearest; points at one distance share
+    the lower rank. 1 is best; an embedding at random has about ½.
+
+    Args:
+      X: the data.
+      Y: the embedding, row for row.
+      k: neighbours, fewer than n/2.
+
+    Returns:
+      A scalar in [0, 1].
+
+    Raises:
+      ValueError: k is not in 1 … (n − 1) / 2, or points that are known to hold NaN.
+      AssertionError: X and Y have not one row for each point.
+
+    Source:
+      Venna & Kaski (2001), Neighborhood preservation in nonlinear projection methods, eq. 1.
+
+    >>> X = jnp.arange(12.0).reshape(6, 2)
+    >>> trustworthiness(X, X, k=2)
+    Array(1., dtype=float32)
+    """
+    _check_embedding("trustworthiness", X, Y, k)
+    if 2 * k >= len(X):
+        raise ValueError(f"trustworthiness: k is {k}; it must be less than half of the {len(X)} points.")
+    neighbors, _ = k_nearest(Y, k)
+    return _trustworthiness(X, neighbors)
+
+
+@jax.jit
+def _trustworthiness(X, neighbors):
+    (X,), dtype = promote(X)
+    n, k = neighbors.shape
+    excess = jnp.maximum(_distances.ranks(X, neighbors) - k, 0).astype(X.dtype)
+    return (1 - 2 / (n * k * (2 * n - 3 * k - 1)) * jnp.sum(excess)).astype(dtype)
+
+
+def neighbor_recall(
+    X: Shaped[ArrayLike, "n features"], Y: Shaped[ArrayLike, "n components"], k: int = 10
+) -> Float[Array, ""]:
+    """The part of each point's nearest neighbours that stay its nearest neighbours in an embedding.
+
+        R = 1/(nk) Σᵢ |N_k(xᵢ) ∩ N_k(yᵢ)|
+
+    Args:
+      X: the data.
+      Y: the embedding, row for row.
+      k: neighbours, at most n − 1.
+
+    Returns:
+      A scalar in [0, 1]; 1 is best, an embedding at random has k/(n − 1).
+
+    Raises:
+      ValueError: k is not in 1 … n − 1, or points that are known to hold NaN.
+      AssertionError: X and Y have not one row for each point.
+
+    Source:
+      Lee & Verleysen (2009), Quality assessment of dimensionality reduction: Rank-based criteria, eq. 12.
+
+    >>> X = jnp.arange(12.0).reshape(6, 2)
+    >>> neighbor_recall(X, -X, k=2)
+    Array(1., dtype=float32)
+    """
+    _check_embedding("neighbor_recall", X, Y, k)
+    theirs, ours = k_nearest(X, k)[0], k_nearest(Y, k)[0]
+    is_kept = jnp.any(theirs[:, :, None] == ours[:, None, :], axis=-1)
+    return jnp.mean(is_kept, dtype=jnp.promote_types(promote(X, Y)[1], jnp.float32)).astype(promote(X, Y)[1])
+
+
+def _check_embedding(name: str, X: ArrayLike, Y: ArrayLike, k: int) -> None:
+    chex.assert_rank([X, Y], 2)
+    chex.assert_equal_shape_prefix([jnp.asarray(X), jnp.asarray(Y)], 1)
+    check_finite(f"{name}: X", X)
+    check_finite(f"{name}: Y", Y)
+    if not 1 <= k < len(X):
+        raise ValueError(f"{name}: k is {k}; it must be at least 1 and at most {len(X) - 1}, the number of other points.")
