@@ -1,8 +1,8 @@
 """Affinities of neighbours made symmetric, as lists that are only read: what pulls at a point stands in its column.
 
 A neighbour graph has k edges from each point and any number to it. Each point's own k come first; the points that
-name it and are not named by it follow, up to a fixed number of ranks. What is beyond (of hubs) overflows into one list of
-edges, so that the shapes are fixed and no edge is lost.
+name it and are not named by it follow, up to a fixed number of ranks. What is beyond (of hubs) overflows into one list
+of edges, so that the shapes are fixed and no edge is lost.
 """
 
 from typing import NamedTuple
@@ -77,9 +77,7 @@ def reverse_edges(indices: Int[Array, "n k"]) -> Int[Array, "n k"]:
     return found.reshape(n, k)
 
 
-def structure(
-    indices: Int[Array, "n k"], reverse: Int[Array, "n k"], *, num_ranks: int, capacity: int
-) -> Structure:
+def structure(indices: Int[Array, "n k"], reverse: Int[Array, "n k"], *, num_ranks: int, capacity: int) -> Structure:
     """Lists of what pulls at each point.
 
     Args:

@@ -1,5 +1,7 @@
 """What the formulas of this package do to their arrays before the mathematics, and what they demand of them."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,3 +48,11 @@ def centred(X: Float[Array, "n d"]) -> Float[Array, "n d"]:
     first = X[:1]
     shifted = X - first  # the mean of large numbers loses digits, that of their differences does not
     return shifted - jnp.mean(shifted, axis=0, keepdims=True)
+
+
+def over_blocks(function: Callable[[tuple[Array, ...]], Array], arrays: tuple[Array, ...], size: int) -> Array:
+    """A function of rows, one block after another; the last block is filled up with zeros."""
+    n = len(arrays[0])
+    padded = [jnp.pad(a, ((0, -n % size),) + ((0, 0),) * (a.ndim - 1)) for a in arrays]
+    result = jax.lax.map(function, tuple(a.reshape(-1, size, *a.shape[1:]) for a in padded))
+    return result.reshape(-1, *result.shape[2:])[:n]

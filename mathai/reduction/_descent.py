@@ -4,16 +4,20 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mathai.reduction import _affinity_graph, _repulsion
 from mathai.reduction._affinity_graph import AffinityGraph
 from mathai.reduction._repulsion import Grids
 
-FASTER, SLOWER, LEAST_GAIN = 0.2, 0.8, 0.01  # of a gain: where signs differ, where they agree, and its floor
+FASTER, SLOWER, LEAST_GAIN = 0.2, 0.8, 0.01  # of a gain: where a coordinate goes on, where it turns, and its floor
 LONGEST_STEP = 5.0  # of a point, in units of the embedding
 LEAST_RATE = 50.0  # of the rate that follows from the number of points
 EXACT_BELOW = {"cpu": 3000, "gpu": 15_000, "tpu": 15_000}  # points, where all pairs cost less than a grid
+
+
+METHODS = ("auto", "exact", "fft")
 
 
 class Schedule(NamedTuple):
@@ -50,6 +54,25 @@ class Iterate(NamedTuple):
     iteration: Int[Array, ""]
 
 
+def grids_for(name: str, method: str, num_points: int, num_components: int) -> Grids | None:
+    """The grids that a method uses; None sums over all pairs."""
+    if method not in METHODS:
+        raise ValueError(f"{name}: method {method!r} is unknown; use one of {', '.join(METHODS)}.")
+    if method == "fft" and num_components != 2:
+        raise ValueError(f"{name}: method 'fft' has two components, not {num_components}; use 'exact'.")
+    few = EXACT_BELOW.get(jax.default_backend(), EXACT_BELOW["gpu"])
+    is_exact = method == "exact" or (method == "auto" and (num_points < few or num_components != 2))
+    return None if is_exact else _repulsion.grids(num_points, np.dtype(jnp.result_type(float)))
+
+
+def schedule_of(early_exaggeration, exaggeration, num_early_iterations, learning_rate, momentum) -> Schedule:
+    """The schedule as arrays; a learning rate of None follows from the number of points."""
+    rate = 0.0 if learning_rate is None else learning_rate
+    numbers = (early_exaggeration, exaggeration, rate, momentum)
+    early, late, rate, momentum = (jnp.asarray(number, float) for number in numbers)
+    return Schedule(early, late, jnp.asarray(num_early_iterations, jnp.int32), rate, momentum)
+
+
 def start(Y: Float[Array, "n c"]) -> Iterate:
     """At rest."""
     return Iterate(Y, jnp.zeros_like(Y), jnp.ones_like(Y), jnp.int32(0))
@@ -60,7 +83,9 @@ def repulsion(Y: Float[Array, "n c"], grids: Grids | None) -> tuple[Float[Array,
     return _repulsion.exact(Y) if grids is None else _repulsion.by_grid(Y, grids)
 
 
-def step(now: Iterate, graph: AffinityGraph, grids: Grids | None, schedule: Schedule) -> tuple[Iterate, dict[str, Array]]:
+def step(
+    now: Iterate, graph: AffinityGraph, grids: Grids | None, schedule: Schedule
+) -> tuple[Iterate, dict[str, Array]]:
     """One iteration, and measurements of it.
 
     g = 4 (e Σⱼ p_ij q_ij (yᵢ − yⱼ) − Σⱼ q_ij² (yᵢ − yⱼ) / Z),   v ← μ v − η gain g,   y ← y + v
@@ -76,8 +101,7 @@ def step(now: Iterate, graph: AffinityGraph, grids: Grids | None, schedule: Sche
     is_fresh = now.iteration == schedule.num_early_iterations
     velocity = jnp.where(is_fresh, 0, now.velocity)
     gains = jnp.where(is_fresh, 1, now.gains)
-    turned = jnp.sign(velocity) != jnp.sign(gradient)
-    gains = jnp.maximum(jnp.where(turned, gains + FASTER, gains * SLOWER), LEAST_GAIN)
+    gains = new_gains(gains, velocity, gradient)
     velocity = schedule.momentum.astype(now.Y.dtype) * velocity - rate * gains * gradient
     length = jnp.sqrt(jnp.sum(velocity**2, axis=1, keepdims=True))
     velocity = velocity * jnp.minimum(1, LONGEST_STEP / jnp.maximum(length, LONGEST_STEP))
@@ -89,6 +113,12 @@ def step(now: Iterate, graph: AffinityGraph, grids: Grids | None, schedule: Sche
         "span": jnp.max(jnp.max(Y, axis=0) - jnp.min(Y, axis=0)),
     }
     return Iterate(Y, velocity, gains, now.iteration + 1), metrics
+
+
+def new_gains(gains: Array, velocity: Array, gradient: Array) -> Array:
+    """Larger where a coordinate goes on downhill, smaller where it turns back."""
+    goes_on = jnp.sign(velocity) != jnp.sign(gradient)
+    return jnp.maximum(jnp.where(goes_on, gains + FASTER, gains * SLOWER), LEAST_GAIN)
 
 
 def divergence(Y: Float[Array, "n c"], graph: AffinityGraph, grids: Grids | None) -> Float[Array, ""]:

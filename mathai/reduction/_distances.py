@@ -97,7 +97,7 @@ def _unit(X):
 
 
 def _product_form(X: Float[Array, "n d"]) -> Callable[[Float[Array, "b d"]], Float[Array, "b n"]]:
-    """q → ‖x‖² − 2qᵀx of all x in one product, which orders points as ‖q − x‖² does."""
+    """Q → ‖x‖² − 2qᵀx of all x in one product, which orders points as ‖q − x‖² does."""
     squares = contract("nd,nd->n", X, X)
     table = jnp.concatenate([-2 * X, squares[:, None]], axis=1).T
     return lambda q: contract("bd,dn->bn", jnp.concatenate([q, jnp.ones((len(q), 1), q.dtype)], axis=1), table)

@@ -43,20 +43,21 @@ def precision(excess: Float[Array, "n k"], perplexity: Float[Array, ""]) -> Floa
         return entropy - target, -beta * beta * _moments(p, relative)[1]  # dH / d log β = −β² var(d²)
 
     def is_open(state):
-        step, _, gap, _, low, high = state
-        return (step < MOST_STEPS) & jnp.any((jnp.abs(gap) > tolerance) & (high - low > 1e-12))
+        step, _, is_closed, *_ = state
+        return (step < MOST_STEPS) & ~jnp.all(is_closed)
 
     def refine(state):
-        step, log_beta, gap, slope, low, high = state
+        step, log_beta, _, low, high = state
+        gap, slope = gap_and_slope(log_beta)
         low, high = jnp.where(gap > 0, log_beta, low), jnp.where(gap > 0, high, log_beta)
         newton = log_beta - gap / jnp.minimum(slope, -1e-30)
         is_inside = (newton > low) & (newton < high)
+        is_closed = (jnp.abs(gap) <= tolerance) | (high - low <= 1e-12)
         proposal = jnp.where(is_inside, newton, (low + high) / 2)
-        proposal = jnp.where(jnp.abs(gap) > tolerance, proposal, log_beta)
-        return step + 1, proposal, *gap_and_slope(proposal), low, high
+        return step + 1, jnp.where(is_closed, log_beta, proposal), is_closed, low, high
 
-    start, edge = jnp.zeros_like(unit), jnp.full_like(unit, WIDEST)
-    state = (jnp.int32(0), start, *gap_and_slope(start), -edge, edge)
+    edge = jnp.full_like(unit, WIDEST)
+    state = (jnp.int32(0), jnp.zeros_like(unit), jnp.zeros(unit.shape, bool), -edge, edge)
     log_beta = jax.lax.while_loop(is_open, refine, state)[1]
     return jnp.exp(log_beta) / unit
 

@@ -178,8 +178,10 @@ def _spread(field, Y):
     # Whole numbers add up to the same in any order, which floats do not where a device adds at the same time.
     unit = 2.0 ** math.floor(math.log2((2**31 - 1) / len(Y)) - 1)
     charges = jnp.round(first[:, :, None] * second[:, None, :] * unit).astype(jnp.int32)
-    total = jnp.zeros(len(field.values), jnp.int32).at[places.reshape(-1)].add(
-        charges.reshape(-1), mode="promise_in_bounds"
+    total = (
+        jnp.zeros(len(field.values), jnp.int32)
+        .at[places.reshape(-1)]
+        .add(charges.reshape(-1), mode="promise_in_bounds")
     )
     return total.astype(Y.dtype) / unit
 

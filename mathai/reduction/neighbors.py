@@ -64,7 +64,9 @@ def k_nearest(
         chex.assert_equal_shape_suffix([jnp.asarray(X), jnp.asarray(queries)], 1)
     others = len(X) - (queries is None)
     if not 1 <= k <= others:
-        raise ValueError(f"k_nearest: k is {k}; it must be at least 1 and at most {others}, the number of points to choose from.")
+        raise ValueError(
+            f"k_nearest: k is {k}; it must be at least 1 and at most {others}, the number of points to choose from."
+        )
     if metric not in METRICS:
         raise ValueError(f"k_nearest: metric {metric!r} is unknown; use one of {', '.join(METRICS)}.")
     if block_size is not None and block_size < 1:
@@ -164,4 +166,6 @@ def _check_embedding(name: str, X: ArrayLike, Y: ArrayLike, k: int) -> None:
     check_finite(f"{name}: X", X)
     check_finite(f"{name}: Y", Y)
     if not 1 <= k < len(X):
-        raise ValueError(f"{name}: k is {k}; it must be at least 1 and at most {len(X) - 1}, the number of other points.")
+        raise ValueError(
+            f"{name}: k is {k}; it must be at least 1 and at most {len(X) - 1}, the number of other points."
+        )

@@ -1,0 +1,130 @@
+"""New points in an embedding that stays as it is."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Key, Shaped, UInt32
+
+from mathai.reduction import _descent, _perplexity, _repulsion
+from mathai.reduction._arrays import check_finite, contract, over_blocks, promote
+from mathai.reduction._neighborhoods import check_perplexity
+from mathai.reduction.neighbors import k_nearest
+
+MARGIN = 10.0  # around the embedding, in its units, that new points may reach
+LONGEST_GRADIENT = 0.25
+BLOCK = 256  # new points at a time, always: what a point gets then has no part in how many there are
+
+
+def transform(
+    key: Key[Array, ""] | UInt32[Array, "..."],
+    X_train: Shaped[ArrayLike, "n features"],
+    embedding: object,
+    X_new: Shaped[ArrayLike, "m features"],
+    *,
+    perplexity: ArrayLike = 5.0,
+    num_neighbors: int = 25,
+    metric: str = "euclidean",
+    method: str = "auto",
+    exaggeration: ArrayLike = 1.5,
+    num_iterations: int = 250,
+    learning_rate: ArrayLike = 0.1,
+    momentum: ArrayLike = 0.8,
+) -> Float[Array, "m components"]:
+    """New points in an embedding, which stays where it is.
+
+        minimize Σⱼ p_{j|i} log (p_{j|i} / q_{j|i}) over yᵢ,   q_{j|i} = (1 + ‖yᵢ − yⱼ‖²)⁻¹ / Σₗ (1 + ‖yᵢ − yₗ‖²)⁻¹
+
+    with j over the points of the embedding alone, so that what a point gets does not depend on which others come with
+    it. A point starts at the median of its nearest neighbours' places.
+
+    Args:
+      key: not used: nothing here is random. It is there so that all embeddings are called alike.
+      X_train: the points that were embedded.
+      embedding: what `embed` gave, or its Y.
+      X_new: the points to add.
+      perplexity: the effective number of neighbours; small, so that a point goes where its nearest are.
+      num_neighbors: nearest points that attract, and of whose places the start is the median; at most n.
+      metric: of `neighbors.k_nearest`.
+      method: "exact", "fft" or "auto", as in `embed`.
+      exaggeration: factor of the attraction.
+      num_iterations: steps.
+      learning_rate: η, of gradients that are at most 0.25 long.
+      momentum: μ.
+
+    Returns:
+      One row for each new point.
+
+    Raises:
+      ValueError: points that are known to hold NaN, a perplexity that is known and not below the number of
+        neighbours, an unknown method or metric.
+      AssertionError: shapes that do not fit.
+
+    Source:
+      Poličar, Stražar & Zupan (2023), Embedding to reference t-SNE space addresses batch effects in single-cell
+      classification, section 2.
+
+    >>> X = jax.random.normal(jax.random.key(0), (40, 3))
+    >>> transform(jax.random.key(1), X, X[:, :2], X[:5] + 0.01, num_iterations=10).shape
+    (5, 2)
+    """
+    del key
+    Y = jnp.asarray(getattr(embedding, "Y", embedding))
+    chex.assert_rank([X_train, Y, X_new], 2)
+    chex.assert_equal_shape_prefix([jnp.asarray(X_train), Y], 1)
+    check_finite("transform: the embedding", Y)
+    k = min(num_neighbors, len(Y))
+    check_perplexity("transform", perplexity, k)
+    indices, distances = k_nearest(X_train, k, queries=X_new, metric=metric)
+    (Y, distances, perplexity), dtype = promote(Y, distances, perplexity)
+    grids = _descent.grids_for("transform", method, len(Y), Y.shape[1])
+    numbers = (jnp.asarray(number, Y.dtype) for number in (exaggeration, learning_rate, momentum))
+    return _place(Y, indices, distances, perplexity, grids, *numbers, num_iterations).astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnums=8)
+def _place(Y, indices, distances, perplexity, grids, exaggeration, rate, momentum, num_iterations):
+    squares = distances * distances
+    weights = _perplexity.affinities(squares, jnp.isfinite(squares), perplexity)
+    near = Y.at[indices].get(mode="promise_in_bounds")  # [m, k, c]
+    low, high = jnp.min(Y, axis=0) - MARGIN, jnp.max(Y, axis=0) + MARGIN
+    if grids is None:
+        push = functools.partial(_exact_push, Y)
+    else:
+        field = _repulsion.potential_of(Y, grids, margin=MARGIN)
+        push = functools.partial(_read_push, field)
+
+    def place(block):
+        weights, near = block
+
+        def step(now, _):
+            y, velocity, gains = now
+            difference = y[:, None] - near
+            pull = weights / (1 + jnp.sum(difference**2, axis=-1))
+            gradient = exaggeration * jnp.sum(pull[..., None] * difference, axis=1) - push(y)
+            length = jnp.sqrt(jnp.sum(gradient**2, axis=1, keepdims=True))
+            gradient = gradient * (LONGEST_GRADIENT / jnp.maximum(length, LONGEST_GRADIENT))
+            gains = _descent.new_gains(gains, velocity, gradient)
+            velocity = momentum * velocity - rate * gains * gradient
+            return (jnp.clip(y + velocity, low, high), velocity, gains), None
+
+        start = jnp.median(near, axis=1)
+        now = (start, jnp.zeros_like(start), jnp.ones_like(start))
+        return jax.lax.scan(step, now, length=num_iterations)[0][0]
+
+    return over_blocks(place, (weights, near), BLOCK)
+
+
+def _read_push(field, y):
+    potential, slope = _repulsion.read(field, y)
+    return -slope / 2 / potential[:, None]
+
+
+def _exact_push(Y, y):
+    sources = jnp.concatenate([jnp.ones((len(Y), 1), Y.dtype), Y], axis=1)
+    q = 1 / (1 + sum((y[:, a, None] - Y[None, :, a]) ** 2 for a in range(Y.shape[1])))
+    total = contract("mn,ns->ms", q * q, sources)
+    potential = contract("mn,ns->ms", q, sources[:, :1])
+    return (y * total[:, :1] - total[:, 1:]) / potential
