@@ -27,6 +27,8 @@ RUN_DEFAULTS = {
     "best_mode": "max",  # or "min"
 }
 
+SEARCHES = {"svm": "kernel_machines", "tsne": "embedding"}  # who has a section `search`, and the module that knows it
+
 
 def make_config(
     algorithm: str,
@@ -49,7 +51,8 @@ def make_config(
       data: instead of an environment, fields of `experiments.data.DEFAULTS` that differ.
       text: instead of an environment, fields of `experiments.text.DEFAULTS` that differ.
       problem: instead of an environment, fields of `experiments.planning.DEFAULTS` that differ.
-      search: of a support vector machine, fields of `experiments.kernel_machines.DEFAULTS` that differ.
+      search: of a support vector machine or t-SNE, fields of `DEFAULTS` that differ in `experiments.kernel_machines`
+        or `experiments.embedding`.
       learner: fields of the learner's `Config` that differ from its defaults.
       run: fields of `RUN_DEFAULTS` that differ, and `num_updates` where the learner's `Config` does not know it.
     """
@@ -60,10 +63,9 @@ def make_config(
             home = "planning" if name == "problem" else name
             known = importlib.import_module(f"experiments.{home}").DEFAULTS
             sections = {name: _merge(name, known, given)}
-    if algorithm == "svm":
-        sections["search"] = _merge(
-            "search", importlib.import_module("experiments.kernel_machines").DEFAULTS, search or {}
-        )
+    if algorithm in SEARCHES:
+        known = importlib.import_module(f"experiments.{SEARCHES[algorithm]}").DEFAULTS
+        sections["search"] = _merge("search", known, search or {})
     config = ml_collections.ConfigDict(
         {
             "algorithm": algorithm,

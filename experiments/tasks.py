@@ -21,10 +21,13 @@ SECTIONS = {
     "diffusion": "data",
     "svm": "data",
     "svm_head": "data",
+    "pca": "data",
+    "tsne": "data",
     "value_iteration": "problem",
     "tabular_q": "problem",
 }
 GENERATIVE = {"vae", "gan", "diffusion"}
+EMBEDDING = {"pca", "tsne"}
 
 
 class Task(NamedTuple):
@@ -86,6 +89,8 @@ def _builder(config: ml_collections.ConfigDict) -> Callable[[ml_collections.Conf
         from experiments.generation import make_task
     elif config.algorithm == "svm":
         from experiments.kernel_machines import make_task
+    elif config.algorithm in EMBEDDING:
+        from experiments.embedding import make_task
     elif section == "data":
         from experiments.classification import make_task
     elif section == "text":

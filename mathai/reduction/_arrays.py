@@ -29,7 +29,7 @@ def check_finite(name: str, X: ArrayLike) -> None:
     if isinstance(X, jax.core.Tracer):
         return
     with jax.ensure_compile_time_eval():  # it may be a constant of a program that is being traced
-        is_finite = jnp.all(jnp.isfinite(jnp.asarray(X)).reshape(len(X), -1), axis=1)
+        is_finite = jnp.all(jnp.isfinite(jnp.asarray(X)), axis=tuple(range(1, jnp.ndim(X))))
     is_bad = ~np.asarray(is_finite)
     if is_bad.any():
         raise ValueError(
@@ -43,11 +43,9 @@ def gather(values: Shaped[Array, "n"], indices: Array) -> Array:
     return values.at[indices].get(mode="promise_in_bounds")
 
 
-def centred(X: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """Points about their mean, which leaves distances as they are and their products small."""
-    first = X[:1]
-    shifted = X - first  # the mean of large numbers loses digits, that of their differences does not
-    return shifted - jnp.mean(shifted, axis=0, keepdims=True)
+def centre(X: Float[Array, "n d"]) -> Float[Array, "1 d"]:
+    """The mean, to subtract before products; the mean of large numbers loses digits, that of differences does not."""
+    return X[:1] + jnp.mean(X - X[:1], axis=0, keepdims=True)
 
 
 def over_blocks(function: Callable[[tuple[Array, ...]], Array], arrays: tuple[Array, ...], size: int) -> Array:

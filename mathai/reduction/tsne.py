@@ -13,6 +13,7 @@ from mathai.reduction import _descent, _distances, _perplexity, _start
 from mathai.reduction._affinity_graph import AffinityGraph
 from mathai.reduction._arrays import promote
 from mathai.reduction._neighborhoods import check_perplexity, graph_of, neighbors_of
+from mathai.reduction._start import STARTS
 from mathai.reduction._stationary import stationary_embedding
 from mathai.reduction._tsne_transform import transform
 
@@ -30,7 +31,6 @@ __all__ = [
     "student_t_affinities",
     "transform",
 ]
-STARTS = {"pca": _start.principal, "random": _start.random}
 
 
 class Embedding(NamedTuple):
@@ -339,31 +339,23 @@ def embed(
         raise ValueError(f"embed: num_components is {num_components}; it must be at least 1.")
     grids = _descent.grids_for("embed", method, len(X), num_components)
     graph = graph_of(*neighbors_of("embed", X, perplexity, num_neighbors, metric, neighbors), perplexity)
-    Y = initial(key, X, num_components=num_components, init=init)
+    Y = initial_of(X, num_components=num_components, init=init)(key)
     schedule = _descent.schedule_of(early_exaggeration, exaggeration, num_early_iterations, learning_rate, momentum)
     return Embedding(*_descend(Y, graph, grids, schedule, num_early_iterations + num_iterations))
 
 
-def initial(
-    key: Key[Array, ""] | UInt32[Array, "..."],
-    X: Shaped[ArrayLike, "n features"],
-    *,
-    num_components: int = 2,
-    init: str | Float[ArrayLike, "n components"] = "pca",
-) -> Float[Array, "n components"]:
-    """Where `embed` starts: see its arguments `key`, `X`, `num_components` and `init`.
-
-    Raises:
-      ValueError: an unknown init.
-      AssertionError: a start of another shape.
-    """
+def initial_of(
+    X: Shaped[ArrayLike, "n features"], *, num_components: int = 2, init: str | Float[ArrayLike, "n components"] = "pca"
+) -> _start.Start:
+    """Where `embed` starts, as a function of the key; see its arguments."""
     (points,), _ = promote(X)
     if not isinstance(init, str):
         chex.assert_shape(init, (len(points), num_components))
-        return jnp.asarray(init, points.dtype)
+        given = jnp.asarray(init, points.dtype)
+        return lambda key: given
     if init not in STARTS:
         raise ValueError(f"embed: init {init!r} is unknown; use an array or one of {', '.join(STARTS)}.")
-    return _begin(key, points, num_components, init)
+    return (_start.principal if init == "pca" else _start.random)(points, num_components)
 
 
 @functools.partial(jax.jit, static_argnums=4)
@@ -373,9 +365,6 @@ def _descend(Y, graph, grids, schedule, num_iterations):
 
     end, _ = jax.lax.scan(step, _descent.start(Y), length=num_iterations)
     return end.Y, _descent.divergence(end.Y, graph, grids), end.iteration
-
-
-_begin = jax.jit(lambda key, X, num_components, init: STARTS[init](key, X, num_components), static_argnums=(2, 3))
 
 
 def _student_t(Y):

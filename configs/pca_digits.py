@@ -1,0 +1,18 @@
+"""Principal components of scikit-learn's 8 × 8 digits, batch by batch.
+
+    python -m experiments.train --config=configs/pca_digits.py --workdir=runs/pca_digits
+
+Two x86-64 cores: 1 s.
+"""
+
+from experiments.configuration import make_config
+
+
+def get_config():
+    """Return the config; every field can be overridden, as in `--config.learner.num_components=10`."""
+    return make_config(
+        "pca",
+        data={"name": "digits"},
+        learner={"num_components": 29, "batch_size": 100},
+        run={"updates_per_chunk": 1, "evaluate_every": 2, "best_metric": "explained_variance_ratio"},
+    )

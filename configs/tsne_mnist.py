@@ -1,0 +1,24 @@
+"""t-SNE of MNIST's 60 000 training images on 50 principal components; 10 000 test images are placed among them.
+
+    python -m experiments.train --config=configs/tsne_mnist.py --workdir=runs/tsne_mnist --config.data.directory=DIR
+
+Two x86-64 cores: 1 minute.
+"""
+
+from experiments.configuration import make_config
+
+
+def get_config():
+    """Return the config; `--config.data.num_train=10000` embeds fewer images."""
+    return make_config(
+        "tsne",
+        data={"name": "mnist"},
+        learner={"num_input_components": 50},
+        run={
+            "updates_per_chunk": 25,
+            "evaluate_every": 50,
+            "checkpoint_every": 250,
+            "best_metric": "kl_divergence",
+            "best_mode": "min",
+        },
+    )

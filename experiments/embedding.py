@@ -1,0 +1,191 @@
+"""Tasks of dimensionality reduction: the data as they are, the embedding as a file, and pictures of it."""
+
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import PyTree
+
+from experiments import data, embedding_pictures, progress
+from experiments.configuration import check_types
+from experiments.errors import UserError
+from experiments.tasks import Task
+from mathai.learners import pca, tsne
+from mathai.learners.batches import Examples, as_vectors, minibatch, steps_per_epoch
+from mathai.reduction import tsne as formulas
+from mathai.reduction.neighbors import k_nearest, neighbor_recall, trustworthiness
+
+DEFAULTS = {
+    "perplexities": (),  # of t-SNE: also embed with each of these, in one program, and draw them side by side
+}
+MOST_MEASURED = 10_000  # points of which ranks among all others are counted; a sample where there are more
+NUM_VOTES = 10  # neighbours that vote on a class
+
+
+def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: Any) -> Task:
+    """Build the task of a config with the section `data`: a stream for `pca`, one graph for `tsne`."""
+    fields = config.data.to_dict()
+    check_types("data", fields, data.DEFAULTS)
+    data_set = data.load(fields)
+    try:
+        return (_stream if module is pca else _graph)(config, module, hyperparameters, data_set)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _stream(
+    config: ml_collections.ConfigDict, module: Any, hyperparameters: pca.Config, data_set: data.DataSet
+) -> Task:
+    train, test = (Examples(jnp.asarray(part.inputs), jnp.asarray(part.labels)) for part in data_set[:2])
+    return Task(
+        module.make(hyperparameters, int(np.prod(train.inputs.shape[1:]))),
+        num_updates=steps_per_epoch(len(train.labels), hyperparameters.batch_size),
+        data=train,
+        draw=functools.partial(minibatch, batch_size=hyperparameters.batch_size),
+        evaluation_data=test,
+        problem=pathlib.Path(config.data.name).stem,
+        curves=("explained_variance_ratio", "reconstruction_error"),
+        work=hyperparameters.batch_size,
+        unit="examples",
+        pictures=functools.partial(_draw_components, hyperparameters, data_set),
+    )
+
+
+def _draw_components(
+    hyperparameters: pca.Config, data_set: data.DataSet, workdir: pathlib.Path, state: pca.State
+) -> list[pathlib.Path]:
+    """Draw how much each component explains, and the first two of the test examples."""
+    num_features = state.moments.mean.shape[0]
+    whole = pca.as_model(pca.Config(num_components=num_features), state)
+    projected = pca.pca.transform(whole, as_vectors(jnp.asarray(data_set.test.inputs)))
+    ids = np.arange(len(projected)) + len(data_set.train.labels)
+    kept = np.asarray(projected[:, : hyperparameters.num_components])
+    _save(workdir / "embedding.npz", ids=ids, labels=data_set.test.labels, embedding=kept)
+    drawn = [embedding_pictures.scree(workdir, np.asarray(whole.explained_variance_ratio))]
+    if num_features > 1:
+        names = ("first component", "second component")
+        drawn.append(embedding_pictures.classes(workdir, np.asarray(projected[:, :2]), data_set.test, data_set, names))
+    return drawn
+
+
+def _graph(
+    config: ml_collections.ConfigDict, module: Any, hyperparameters: tsne.Config, data_set: data.DataSet
+) -> Task:
+    search = config.search.to_dict()
+    check_types("search", search, {**DEFAULTS, "perplexities": (1.0,)})
+    learner = module.make(hyperparameters, data_set.train.inputs)
+    batch = module.prepare(hyperparameters, data_set.train.inputs)
+    return Task(
+        learner,
+        num_updates=hyperparameters.num_early_iterations + hyperparameters.num_iterations,
+        data=batch,
+        evaluation_data=batch,
+        problem=pathlib.Path(config.data.name).stem,
+        curves=("kl_divergence", "gradient_norm", "span"),
+        work=1,
+        unit="iterations",
+        pictures=functools.partial(_draw_embedding, module, hyperparameters, data_set, search),
+    )
+
+
+def _draw_embedding(
+    module: Any,
+    hyperparameters: tsne.Config,
+    data_set: data.DataSet,
+    search: dict[str, Any],
+    workdir: pathlib.Path,
+    state: PyTree,
+) -> list[pathlib.Path]:
+    """Save and measure the embedding, add the test examples to it, and draw all of it."""
+    Y = np.asarray(module.embedding(state))
+    train, test = data_set.train, data_set.test
+    X, X_test = _in_one_space(module, hyperparameters, train.inputs, test.inputs)
+    placed = formulas.transform(jax.random.key(0), X, Y, X_test, metric=hyperparameters.metric)
+    ids = np.arange(len(train.labels))
+    _save(
+        workdir / "embedding.npz",
+        ids=ids,
+        labels=train.labels,
+        embedding=Y,
+        test_ids=len(ids) + np.arange(len(test.labels)),
+        test_labels=test.labels,
+        test_embedding=np.asarray(placed),
+    )
+    progress.say("embedding", describe(X, Y, train.labels, np.asarray(placed), test.labels))
+    drawn = []
+    if Y.shape[1] == 2:
+        drawn.append(embedding_pictures.classes(workdir, Y, train, data_set))
+        if search["perplexities"]:
+            drawn.append(_sweep(workdir, hyperparameters, X, search["perplexities"], data_set))
+    return drawn
+
+
+def _in_one_space(
+    module: Any, hyperparameters: tsne.Config, inputs: np.ndarray, others: np.ndarray
+) -> tuple[jax.Array, jax.Array]:
+    """Both sets of examples in the space in which distances of the first were taken."""
+    project = module.projection(hyperparameters, inputs)
+    return project(inputs), project(others)
+
+
+def describe(X: jax.Array, Y: np.ndarray, labels: np.ndarray, placed: np.ndarray, placed_labels: np.ndarray) -> str:
+    """How well an embedding keeps neighbours and classes."""
+    some = np.random.default_rng(0).permutation(len(Y))[:MOST_MEASURED]
+    of = f" (of {len(some)} points)" if len(some) < len(Y) else ""
+    x, y = jnp.asarray(X)[some], jnp.asarray(Y)[some]
+    parts = []
+    if len(some) > 30:
+        parts.append(f"trustworthiness {float(trustworthiness(x, y, 15)):.4f}{of}")
+    if len(some) > NUM_VOTES:
+        parts.append(f"neighbour recall {float(neighbor_recall(x, y, NUM_VOTES)):.3f}{of}")
+        own = _vote(k_nearest(Y, NUM_VOTES)[0], labels)
+        parts.append(f"{NUM_VOTES}-NN accuracy {np.mean(own == labels):.4f}")
+        new = _vote(k_nearest(Y, NUM_VOTES, queries=placed)[0], labels)
+        parts.append(f"of test examples placed in it {np.mean(new == placed_labels):.4f}")
+    return ", ".join(parts)
+
+
+def _vote(neighbors: jax.Array, labels: np.ndarray) -> np.ndarray:
+    """The commonest label of each list; of equally common ones the smallest."""
+    votes = labels[np.asarray(neighbors)]
+    return np.stack([(votes == label).sum(1) for label in range(labels.max() + 1)], 1).argmax(1)
+
+
+def _sweep(
+    workdir: pathlib.Path, hyperparameters: tsne.Config, X: jax.Array, perplexities: Any, data_set: data.DataSet
+) -> pathlib.Path:
+    """Embed with several perplexities on one neighbour graph, in one compilation."""
+    most = min(len(X) - 1, round(3 * max(perplexities)))
+    neighbors = k_nearest(X, most, metric=hyperparameters.metric)
+
+    if not all(1 <= perplexity < most for perplexity in perplexities):
+        raise UserError(f"config.search.perplexities must lie between 1 and {most}, the number of neighbours.")
+
+    def embed(perplexity, X, neighbors):
+        return formulas.embed(
+            jax.random.key(0),
+            X,
+            perplexity=perplexity,
+            neighbors=neighbors,
+            method=hyperparameters.method,
+            num_early_iterations=hyperparameters.num_early_iterations,
+            num_iterations=hyperparameters.num_iterations,
+        )
+
+    of_all = jax.jit(jax.vmap(embed, in_axes=(0, None, None)))
+    found = of_all(jnp.asarray(perplexities, float), X, neighbors)
+    return embedding_pictures.sweep(
+        workdir, np.asarray(found.Y), np.asarray(found.kl_divergence), perplexities, data_set.train.labels
+    )
+
+
+def _save(path: pathlib.Path, **arrays: np.ndarray) -> None:
+    """Write named arrays into a file that is there whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    temporary.replace(path)
