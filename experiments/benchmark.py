@@ -32,6 +32,9 @@ def define_flags() -> None:
     flags.DEFINE_integer("env_steps", 500_000, "Environment steps of one run of suites ppo and dqn.", lower_bound=512)
     flags.DEFINE_integer("elements", 4 * 2**20, "Numbers that a formula of suite nn works on.", lower_bound=4096)
     flags.DEFINE_list("examples", ["2000", "5000", "10000", "20000"], "Numbers of examples of the fits of suite svm.")
+    flags.DEFINE_integer("rows", 1_000_000, "The most rows of a matrix of suite pca.", lower_bound=1797)
+    flags.DEFINE_list("points", ["1797"], "Numbers of points of suites neighbors and tsne; 1797 are the digits.")
+    flags.DEFINE_string("mnist", None, "A folder with MNIST's files, for more points than that; else Gaussians.")
     flags.DEFINE_string("out", None, "Folder for benchmark.jsonl; nothing is written without it.")
 
 
@@ -102,6 +105,30 @@ def _svm() -> Iterable[Case]:
     return svm.cases(with_peers=FLAGS.peers, examples=[int(number) for number in FLAGS.examples])
 
 
+def _pca() -> Iterable[Case]:
+    from experiments.suites import reduction
+
+    return reduction.pca_cases(with_peers=FLAGS.peers, most=FLAGS.rows)
+
+
+def _neighbors() -> Iterable[Case]:
+    from experiments.suites import reduction
+
+    return reduction.neighbors_cases(with_peers=FLAGS.peers, points=_points(), mnist=FLAGS.mnist)
+
+
+def _tsne() -> Iterable[Case]:
+    from experiments.suites import reduction
+
+    return reduction.tsne_cases(with_peers=FLAGS.peers, points=_points(), mnist=FLAGS.mnist)
+
+
+def _points() -> list[int]:
+    if not all(number.isdigit() and int(number) >= 200 for number in FLAGS.points):
+        raise UserError(f"--points={','.join(FLAGS.points)} must be integers of at least 200, with commas between.")
+    return [int(number) for number in FLAGS.points]
+
+
 SUITES: dict[str, Callable[[], Iterable[Case]]] = {
     "nn": _nn,
     "attention": _attention,
@@ -109,6 +136,9 @@ SUITES: dict[str, Callable[[], Iterable[Case]]] = {
     "ppo": _ppo,
     "dqn": _dqn,
     "svm": _svm,
+    "pca": _pca,
+    "neighbors": _neighbors,
+    "tsne": _tsne,
 }
 
 if __name__ == "__main__":

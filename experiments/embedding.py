@@ -14,7 +14,7 @@ from experiments import data, embedding_pictures, progress
 from experiments.configuration import check_types
 from experiments.errors import UserError
 from experiments.tasks import Task
-from mathai.learners import pca, tsne
+from mathai.learners import parametric_tsne, pca, tsne
 from mathai.learners.batches import Examples, as_vectors, minibatch, steps_per_epoch
 from mathai.reduction import tsne as formulas
 from mathai.reduction.neighbors import k_nearest, neighbor_recall, trustworthiness
@@ -27,12 +27,13 @@ NUM_VOTES = 10  # neighbours that vote on a class
 
 
 def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: Any) -> Task:
-    """Build the task of a config with the section `data`: a stream for `pca`, one graph for `tsne`."""
+    """Build the task of a config with the section `data`: a stream for `pca` and encoders, one graph for `tsne`."""
     fields = config.data.to_dict()
     check_types("data", fields, data.DEFAULTS)
     data_set = data.load(fields)
     try:
-        return (_stream if module is pca else _graph)(config, module, hyperparameters, data_set)
+        build = {pca: _stream, parametric_tsne: _encoder}.get(module, _graph)
+        return build(config, module, hyperparameters, data_set)
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -72,6 +73,39 @@ def _draw_components(
     return drawn
 
 
+def _encoder(
+    config: ml_collections.ConfigDict, module: Any, hyperparameters: parametric_tsne.Config, data_set: data.DataSet
+) -> Task:
+    train, test = (Examples(jnp.asarray(part.inputs), jnp.asarray(part.labels)) for part in data_set[:2])
+    updates = hyperparameters.num_epochs * steps_per_epoch(len(train.labels), hyperparameters.batch_size)
+    few = Examples(*(array[: hyperparameters.batch_size] for array in test))
+    return Task(
+        module.make(hyperparameters, train.inputs),
+        num_updates=updates,
+        data=train,
+        draw=functools.partial(minibatch, batch_size=hyperparameters.batch_size),
+        evaluation_data=few,
+        problem=pathlib.Path(config.data.name).stem,
+        curves=("loss", "kl_divergence"),
+        work=hyperparameters.batch_size,
+        unit="examples",
+        pictures=functools.partial(_draw_encoded, module, hyperparameters, data_set),
+    )
+
+
+def _draw_encoded(
+    module: Any,
+    hyperparameters: parametric_tsne.Config,
+    data_set: data.DataSet,
+    workdir: pathlib.Path,
+    state: parametric_tsne.State,
+) -> list[pathlib.Path]:
+    """Save, measure and draw what an encoder makes of both parts of the data."""
+    encode = jax.jit(module.embedding(hyperparameters, state))
+    Y, placed = (np.asarray(encode(part.inputs)) for part in data_set[:2])
+    return _keep(workdir, as_vectors(jnp.asarray(data_set.train.inputs)), Y, placed, data_set)
+
+
 def _graph(
     config: ml_collections.ConfigDict, module: Any, hyperparameters: tsne.Config, data_set: data.DataSet
 ) -> Task:
@@ -105,23 +139,29 @@ def _draw_embedding(
     train, test = data_set.train, data_set.test
     X, X_test = _in_one_space(module, hyperparameters, train.inputs, test.inputs)
     placed = formulas.transform(jax.random.key(0), X, Y, X_test, metric=hyperparameters.metric)
-    ids = np.arange(len(train.labels))
+    drawn = _keep(workdir, X, Y, np.asarray(placed), data_set)
+    if drawn and search["perplexities"]:
+        drawn.append(_sweep(workdir, hyperparameters, X, search["perplexities"], data_set))
+    return drawn
+
+
+def _keep(
+    workdir: pathlib.Path, X: jax.Array, Y: np.ndarray, placed: np.ndarray, data_set: data.DataSet
+) -> list[pathlib.Path]:
+    """Save an embedding and the places of test examples, say how good they are, and draw what is in the plane."""
+    train, test = data_set.train, data_set.test
+    ids = np.arange(len(train.labels) + len(test.labels))
     _save(
         workdir / "embedding.npz",
-        ids=ids,
+        ids=ids[: len(train.labels)],
         labels=train.labels,
         embedding=Y,
-        test_ids=len(ids) + np.arange(len(test.labels)),
+        test_ids=ids[len(train.labels) :],
         test_labels=test.labels,
-        test_embedding=np.asarray(placed),
+        test_embedding=placed,
     )
-    progress.say("embedding", describe(X, Y, train.labels, np.asarray(placed), test.labels))
-    drawn = []
-    if Y.shape[1] == 2:
-        drawn.append(embedding_pictures.classes(workdir, Y, train, data_set))
-        if search["perplexities"]:
-            drawn.append(_sweep(workdir, hyperparameters, X, search["perplexities"], data_set))
-    return drawn
+    progress.say("embedding", describe(X, Y, train.labels, placed, test.labels))
+    return [embedding_pictures.classes(workdir, Y, train, data_set)] if Y.shape[1] == 2 else []
 
 
 def _in_one_space(

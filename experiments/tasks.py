@@ -23,11 +23,12 @@ SECTIONS = {
     "svm_head": "data",
     "pca": "data",
     "tsne": "data",
+    "parametric_tsne": "data",
     "value_iteration": "problem",
     "tabular_q": "problem",
 }
 GENERATIVE = {"vae", "gan", "diffusion"}
-EMBEDDING = {"pca", "tsne"}
+EMBEDDING = {"pca", "tsne", "parametric_tsne"}
 
 
 class Task(NamedTuple):

@@ -52,5 +52,5 @@ def over_blocks(function: Callable[[tuple[Array, ...]], Array], arrays: tuple[Ar
     """A function of rows, one block after another; the last block is filled up with zeros."""
     n = len(arrays[0])
     padded = [jnp.pad(a, ((0, -n % size),) + ((0, 0),) * (a.ndim - 1)) for a in arrays]
-    result = jax.lax.map(function, tuple(a.reshape(-1, size, *a.shape[1:]) for a in padded))
-    return result.reshape(-1, *result.shape[2:])[:n]
+    result = jax.lax.map(function, tuple(a.reshape(len(a) // size, size, *a.shape[1:]) for a in padded))
+    return result.reshape(result.shape[0] * size, *result.shape[2:])[:n]

@@ -1,4 +1,4 @@
-"""Distances of all pairs, a block of queries at a time: by products where these keep the digits, else by differences."""
+"""Distances of all pairs, a block of queries at a time: by products where these keep the digits, or by differences."""
 
 from collections.abc import Callable
 
@@ -29,8 +29,9 @@ def nearest(
         X, queries = _unit(X), _unit(queries)
     points, seekers = jax.lax.stop_gradient((X, queries))
     n, m = len(X), len(queries)
-    block = max(1, min(m, block_size or BLOCK_BYTES // (n * X.dtype.itemsize)))
     num_survivors = min(n, k + exclude_self + SPARE)
+    largest = max(n, num_survivors * X.shape[1])  # of the numbers held for one query: distances or differences
+    block = max(1, min(m, block_size or BLOCK_BYTES // (largest * X.dtype.itemsize)))
     products = _product_form(points)
 
     def one_block(query_and_index):
@@ -45,7 +46,7 @@ def nearest(
         return jnp.take_along_axis(survivors, order, axis=1, mode="promise_in_bounds")
 
     indices = over_blocks(one_block, (seekers, jnp.arange(m, dtype=jnp.int32)), block).astype(jnp.int32)
-    return indices, over_blocks(lambda part: _measured(X, *part, metric), (queries, indices), block)
+    return indices, over_blocks(lambda part: _measured(X, part[0], part[1], metric), (queries, indices), block)
 
 
 def ranks(X: Float[Array, "n d"], neighbors: Int[Array, "n k"]) -> Int[Array, "n k"]:
@@ -57,20 +58,21 @@ def ranks(X: Float[Array, "n d"], neighbors: Int[Array, "n k"]) -> Int[Array, "n
         q, own, listed = part
         values, size = products(q)
         exact = _squares_to(X, q, listed)
-        is_doubtful = (_rounding(X, size[:, None]) > TOLERANCE * exact) & (exact > 0)
-        distances, scale = jax.lax.cond(
+        error = jnp.broadcast_to(_rounding(X, size)[:, None], exact.shape)
+        is_doubtful = (error > TOLERANCE * exact) & (exact > 0)
+        distances, margin = jax.lax.cond(
             largest_of_batch(jnp.any(is_doubtful)),
-            lambda: (squared_distances(q, X), exact),
-            lambda: (values, jnp.broadcast_to(size[:, None], exact.shape)),
+            lambda: (squared_distances(q, X), 4 * jnp.finfo(X.dtype).eps * exact),
+            lambda: (values, error),
         )
-        threshold = jnp.take_along_axis(distances, listed, axis=1, mode="promise_in_bounds") - _rounding(X, scale)
+        threshold = jnp.take_along_axis(distances, listed, axis=1, mode="promise_in_bounds") - margin
         distances = jnp.where(jnp.arange(n)[None] == own[:, None], jnp.inf, distances)
         nearer = jax.lax.map(
             lambda column: contract("bn,no->b", (distances < column[:, None]).astype(X.dtype), ones), threshold.T
         )
         return 1 + jnp.round(nearer.T).astype(jnp.int32)
 
-    block = max(1, min(n, BLOCK_BYTES // (n * X.dtype.itemsize)))
+    block = max(1, min(n, BLOCK_BYTES // (max(n, neighbors.shape[1] * X.shape[1]) * X.dtype.itemsize)))
     return over_blocks(one_block, (X, jnp.arange(n, dtype=jnp.int32), neighbors), block)
 
 
@@ -111,7 +113,7 @@ def _product_form(X: Float[Array, "n d"]) -> Callable[[Float[Array, "b d"]], tup
 
 
 def _rounding(X, size):
-    """What rounding may change in the products with a query of this squared length, or in squares of this size.
+    """What rounding may change in the products with a query of this squared length.
 
     Points much further from the mean than the query are far from it, whatever is lost: only |x| ≤ 3|q| counts.
     """

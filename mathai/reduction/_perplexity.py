@@ -17,30 +17,29 @@ def affinities(
     """Rows p ∝ exp(−β d²) over their neighbours whose entropy is log perplexity."""
     lowest = jnp.min(jnp.where(is_neighbor, squared_distances, jnp.inf), axis=1, keepdims=True)
     excess = jnp.where(is_neighbor, squared_distances - jnp.where(jnp.isfinite(lowest), lowest, 0), jnp.inf)
+    # p is the same in all units, and in this one neither β nor a variance leaves the range of the numbers.
+    excess = excess / jax.lax.stop_gradient(_mean_of_finite(excess))[:, None]
     beta = precision(excess, perplexity)
-    return _softmin(beta, excess)
+    # Where nearest points at one distance share a row, p jumps as they part: no derivative stands for that.
+    has_width = beta < math.exp(WIDEST - 1)
+    return _softmin(beta, jnp.where(has_width[:, None], excess, jax.lax.stop_gradient(excess)))
 
 
 @jax.custom_jvp
 def precision(excess: Float[Array, "n k"], perplexity: Float[Array, ""]) -> Float[Array, "n"]:
-    """β of each row of squared distances beyond the smallest; ∞ marks what is no neighbour.
+    """β of each row of squared distances beyond the smallest, in units of their mean; ∞ marks what is no neighbour.
 
     The entropy falls from log(number of neighbours) at β = 0 to log(number of nearest ones) at β = ∞. Beyond these
     ends the nearer end is the answer.
     """
     target = jnp.log(perplexity)
-    is_finite = jnp.isfinite(excess)
-    count = jnp.sum(is_finite, axis=1)
-    scale = jnp.sum(jnp.where(is_finite, excess, 0), axis=1) / jnp.maximum(count, 1)
-    unit = jnp.where(scale > 0, scale, 1)  # so that β is of the order of 1 whatever the units
     tolerance = TOLERANCE * math.sqrt(float(jnp.finfo(excess.dtype).eps) / 1.2e-7)
-    relative = excess / unit[:, None]
 
     def gap_and_slope(log_beta):
         beta = jnp.exp(log_beta)
-        p = _softmin(beta, relative)
+        p = _softmin(beta, excess)
         entropy = -jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1)), 0), axis=1)
-        return entropy - target, -beta * beta * _moments(p, relative)[1]  # dH / d log β = −β² var(d²)
+        return entropy - target, -beta * beta * _moments(p, excess)[1]  # dH / d log β = −β² var(d²)
 
     def is_open(state):
         step, _, is_closed, *_ = state
@@ -56,10 +55,9 @@ def precision(excess: Float[Array, "n k"], perplexity: Float[Array, ""]) -> Floa
         proposal = jnp.where(is_inside, newton, (low + high) / 2)
         return step + 1, jnp.where(is_closed, log_beta, proposal), is_closed, low, high
 
-    edge = jnp.full_like(unit, WIDEST)
-    state = (jnp.int32(0), jnp.zeros_like(unit), jnp.zeros(unit.shape, bool), -edge, edge)
-    log_beta = jax.lax.while_loop(is_open, refine, state)[1]
-    return jnp.exp(log_beta) / unit
+    edge = jnp.full_like(excess[:, 0], WIDEST)
+    state = (jnp.int32(0), jnp.zeros_like(edge), jnp.zeros(edge.shape, bool), -edge, edge)
+    return jnp.exp(jax.lax.while_loop(is_open, refine, state)[1])
 
 
 @precision.defjvp
@@ -86,6 +84,13 @@ def _softmin(beta, excess):
     weight = jnp.where(is_finite, jnp.exp(-beta[:, None] * jnp.where(is_finite, excess, 0)), 0)
     total = jnp.sum(weight, axis=1, keepdims=True)
     return weight / jnp.where(total > 0, total, 1)
+
+
+def _mean_of_finite(values):
+    """The mean of each row, 1 where that is 0."""
+    is_finite = jnp.isfinite(values)
+    mean = jnp.sum(jnp.where(is_finite, values, 0), axis=1) / jnp.maximum(jnp.sum(is_finite, axis=1), 1)
+    return jnp.where(mean > 0, mean, 1)
 
 
 def _moments(p, values):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Shaped
 
 from mathai.reduction import _distances, _perplexity
 from mathai.reduction._arrays import promote
+from mathai.reduction._neighborhoods import check_perplexity
 
 HALVINGS = 30  # of a step that does not lower the divergence
 
@@ -41,6 +42,7 @@ def stationary_embedding(
       Y*, in the dtype of both.
 
     Raises:
+      ValueError: a perplexity that is known and out of range.
       AssertionError: X and Y have not one row for each point.
 
     Source:
@@ -53,6 +55,7 @@ def stationary_embedding(
     """
     chex.assert_rank([X, Y], 2)
     chex.assert_equal_shape_prefix([jnp.asarray(X), jnp.asarray(Y)], 1)
+    check_perplexity("stationary_embedding", perplexity, len(X) - 1)
     (X, Y, perplexity), dtype = promote(X, Y, perplexity)
     least = 10 * float(jnp.finfo(Y.dtype).eps) if tolerance is None else tolerance
     return _solve(least, max_iterations, X, perplexity, jax.lax.stop_gradient(Y)).astype(dtype)

@@ -32,16 +32,16 @@ def k_nearest(
     ‖q − x‖² = ‖q‖² − 2qᵀx + ‖x‖². The few nearest are measured again as differences, which is what is returned. Where
     products lose the digits that tell neighbours apart (groups that are far from the mean and close in
     themselves), a block is measured by differences throughout. Of points whose distances differ by less than
-    rounding any may be returned; with one device the same always is. Distances are differentiable, 0 at
-    duplicates; indices are not.
+    rounding any may be returned; with one device the same always is. Distances are differentiable, with derivative 0
+    at duplicates; indices are not. Where X is traced and holds NaN, all distances are NaN.
 
     Args:
       X: points; integers become floats. Half precision is measured in float32.
       k: neighbours of each point, fixed while tracing.
       queries: points whose neighbours are sought; None takes X itself, where a point is never its own neighbour
         (known by its index, so duplicates are neighbours at distance 0).
-      metric: "euclidean", "cosine" (1 − cos; a vector of zeros has distance 1 to all others) or "manhattan".
-      block_size: queries at a time; None chooses so that a block of distances takes about 16 MiB.
+      metric: "euclidean", "cosine" (1 − cos; a vector of zeros has distance 1 to all that are not) or "manhattan".
+      block_size: queries at a time; None chooses so that what is held takes about 16 MiB.
 
     Returns:
       (indices into X [m, k], distances [m, k] in X's dtype), nearest first.
@@ -62,7 +62,7 @@ def k_nearest(
     if queries is not None:
         check_finite("k_nearest: queries", queries)
         chex.assert_equal_shape_suffix([jnp.asarray(X), jnp.asarray(queries)], 1)
-    others = len(X) - (queries is None)
+    others = jnp.shape(X)[0] - (queries is None)
     if not 1 <= k <= others:
         raise ValueError(
             f"k_nearest: k is {k}; it must be at least 1 and at most {others}, the number of points to choose from."
@@ -81,7 +81,7 @@ def _k_nearest(X, queries, *, k, metric, block_size):
     indices, distances = _distances.nearest(
         X, rest[0] if rest else X, k, metric=metric, block_size=block_size, exclude_self=queries is None
     )
-    return indices, distances.astype(dtype)
+    return indices, _nan_unless_finite(distances, X).astype(dtype)
 
 
 def trustworthiness(
@@ -92,7 +92,7 @@ def trustworthiness(
         T = 1 − 2 / (n k (2n − 3k − 1)) Σᵢ Σ_{j ∈ N_k(yᵢ)} max(0, r(i, j) − k)
 
     with r(i, j) the rank of j among the neighbours of i in the data, 1 for the nearest; points at one distance share
-    the lower rank. 1 is best; an embedding at random has about ½.
+    the lower rank. 1 is best; an embedding at random has about ½. Numbers that are traced and NaN give NaN.
 
     Args:
       X: the data.
@@ -114,18 +114,18 @@ def trustworthiness(
     Array(1., dtype=float32)
     """
     _check_embedding("trustworthiness", X, Y, k)
-    if 2 * k >= len(X):
-        raise ValueError(f"trustworthiness: k is {k}; it must be less than half of the {len(X)} points.")
+    if 2 * k >= (n := jnp.shape(X)[0]):
+        raise ValueError(f"trustworthiness: k is {k}; it must be less than half of the {n} points.")
     neighbors, _ = k_nearest(Y, k)
-    return _trustworthiness(X, neighbors)
+    return _trustworthiness(X, Y, neighbors)
 
 
 @jax.jit
-def _trustworthiness(X, neighbors):
+def _trustworthiness(X, Y, neighbors):
     (X,), dtype = promote(X)
     n, k = neighbors.shape
     excess = jnp.maximum(_distances.ranks(X, neighbors) - k, 0).astype(X.dtype)
-    return (1 - 2 / (n * k * (2 * n - 3 * k - 1)) * jnp.sum(excess)).astype(dtype)
+    return _nan_unless_finite(1 - 2 / (n * k * (2 * n - 3 * k - 1)) * jnp.sum(excess), X, Y).astype(dtype)
 
 
 def neighbor_recall(
@@ -157,7 +157,14 @@ def neighbor_recall(
     _check_embedding("neighbor_recall", X, Y, k)
     theirs, ours = k_nearest(X, k)[0], k_nearest(Y, k)[0]
     is_kept = jnp.any(theirs[:, :, None] == ours[:, None, :], axis=-1)
-    return jnp.mean(is_kept, dtype=jnp.promote_types(promote(X, Y)[1], jnp.float32)).astype(promote(X, Y)[1])
+    (X, Y), dtype = promote(X, Y)
+    return _nan_unless_finite(jnp.mean(is_kept, dtype=X.dtype), X, Y).astype(dtype)
+
+
+def _nan_unless_finite(values, *arrays):
+    """What is found of numbers that are none, which are seen too late to be refused where they are traced, is NaN."""
+    is_finite = functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(array)) for array in arrays])
+    return jnp.where(is_finite, values, jnp.nan)
 
 
 def _check_embedding(name: str, X: ArrayLike, Y: ArrayLike, k: int) -> None:
@@ -165,7 +172,5 @@ def _check_embedding(name: str, X: ArrayLike, Y: ArrayLike, k: int) -> None:
     chex.assert_equal_shape_prefix([jnp.asarray(X), jnp.asarray(Y)], 1)
     check_finite(f"{name}: X", X)
     check_finite(f"{name}: Y", Y)
-    if not 1 <= k < len(X):
-        raise ValueError(
-            f"{name}: k is {k}; it must be at least 1 and at most {len(X) - 1}, the number of other points."
-        )
+    if not 1 <= k < (n := jnp.shape(X)[0]):
+        raise ValueError(f"{name}: k is {k}; it must be at least 1 and at most {n - 1}, the number of other points.")

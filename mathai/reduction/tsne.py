@@ -74,6 +74,7 @@ def conditional_affinities(
     >>> conditional_affinities(jnp.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]), 1.5)[0].tolist()
     [0.0, 0.5, 0.5]
     """
+    chex.assert_rank(squared_distances, 2)
     n, m = jnp.shape(squared_distances)
     if n != m:
         raise AssertionError(f"conditional_affinities: the shape is {(n, m)}; squared_distances must be square.")
@@ -194,7 +195,7 @@ def kl_divergence(P: Float[Array, "n n"], Y: Float[Array, "n components"]) -> Fl
     kernel = _student_t(Y)
     counts = off_diagonal & (P > 0)
     p, q = jnp.where(counts, P, 1), jnp.where(counts, kernel, 1)
-    total = jnp.sum(jnp.where(off_diagonal, P, 0))
+    total = jnp.sum(jnp.where(counts, P, 0))
     divergence = jnp.sum(jnp.where(counts, p * (jnp.log(p) - jnp.log(q)), 0)) + total * jnp.log(jnp.sum(kernel))
     return divergence.astype(dtype)
 

@@ -1,0 +1,153 @@
+"""Principal components, neighbours and t-SNE beside scikit-learn and openTSNE, in float32.
+
+The data are scikit-learn's digits, Gaussians, and MNIST on 50 principal components where its folder is given.
+Embeddings are scored by the divergence of one and the same P, made by scikit-learn's search for widths; its negative
+is the score. Each contestant's time is from the data to the embedding, neighbours included.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn import datasets, decomposition, manifold
+from sklearn import neighbors as sklearn_neighbors
+
+from experiments import data, progress
+from experiments.suites.base import Case, Contestant
+from mathai.reduction import neighbors, pca, tsne
+
+NUM_JOBS = len(os.sched_getaffinity(0))
+NUM_DIGITS = 1797
+PERPLEXITY, NUM_NEIGHBORS = 30.0, 90
+BLOCK = 500  # rows of an exact sum over all pairs
+SHAPES = ((1797, 64), (60_000, 784), (1_000_000, 100))
+
+
+def pca_cases(*, with_peers: bool, most: int) -> Iterator[Case]:
+    """All components of matrices of at most so many rows; the score is the digits of the largest variance."""
+    for n, d in SHAPES:
+        if n > most:
+            continue
+        X = np.random.default_rng(0).normal(size=(n, d)).astype(np.float32) * np.geomspace(1, 0.1, d, dtype=np.float32)
+        X = datasets.load_digits().data.astype(np.float32) if n == NUM_DIGITS else X
+        exact = np.linalg.eigvalsh(np.cov(X[: min(n, 60_000)].astype(np.float64).T))[-1] if n <= 60_000 else None
+        if exact is None:
+            scatter = sum(part.T @ part for part in np.array_split((X - X.mean(0)).astype(np.float64), 50))
+            exact = np.linalg.eigvalsh(scatter / (n - 1))[-1]
+
+        def digits(variances, exact=exact):
+            return float(-np.log10(abs(float(variances[0]) / exact - 1) + 1e-16))
+
+        on_device = jnp.asarray(X)
+        ours = Contestant("mathai", lambda X=on_device: pca.fit(X).explained_variance, digits, compiles=False)
+        peer = Contestant(
+            "scikit-learn", lambda X=X: decomposition.PCA().fit(X).explained_variance_, digits, compiles=False
+        )
+        yield Case(f"PCA, {n} x {d}", [ours, peer] if with_peers else [ours], n, "examples", 3.0, ())
+
+
+def neighbors_cases(*, with_peers: bool, points: list[int], mnist: str | None) -> Iterator[Case]:
+    """The 90 nearest of each point; the score is the part of distances that agree with float64."""
+    for n in points:
+        X = _points(n, mnist)
+        some = np.arange(0, n, max(1, n // 200))
+        squares = ((X[some, None].astype(np.float64) - X[None]) ** 2).sum(-1) if n <= 2000 else _squares(X[some], X)
+        squares[np.arange(len(some)), some] = np.inf
+        exact = np.sqrt(np.sort(squares, axis=1)[:, :NUM_NEIGHBORS])
+
+        def agreement(distances, exact=exact, some=some):
+            return float(np.mean(np.abs(np.asarray(distances)[some] / exact - 1) < 1e-5))
+
+        def peer(X=X):
+            search = sklearn_neighbors.NearestNeighbors(n_neighbors=NUM_NEIGHBORS, algorithm="brute", n_jobs=NUM_JOBS)
+            return search.fit(X).kneighbors()[0]
+
+        contestants = [
+            Contestant("mathai", lambda X=X: neighbors.k_nearest(X, NUM_NEIGHBORS)[1], agreement, compiles=False),
+            Contestant("scikit-learn", peer, agreement, compiles=False),
+        ]
+        name = f"{NUM_NEIGHBORS} neighbours, {n} x {X.shape[1]}"
+        yield Case(name, contestants if with_peers else contestants[:1], n, "examples", 0.999, ())
+
+
+def tsne_cases(*, with_peers: bool, points: list[int], mnist: str | None) -> Iterator[Case]:
+    """Embeddings in the plane with perplexity 30, from the data to the end."""
+    for n in points:
+        X = _points(n, mnist)
+        P = _joint(X)
+
+        def score(Y, P=P):
+            return -divergence(P, np.asarray(Y, np.float64))
+
+        contestants = [Contestant("mathai", lambda X=X: tsne.embed(jax.random.key(0), X).Y, score, compiles=False)]
+        if with_peers:
+            contestants += _peers(X, score)
+        yield Case(f"t-SNE, {n} x {X.shape[1]}", contestants, n, "examples", -np.inf, ())
+
+
+def divergence(P: Any, Y: np.ndarray) -> float:
+    """KL(P ‖ Q) in float64, over all pairs."""
+    rows = P.tocoo()
+    pairs = ((Y[rows.row] - Y[rows.col]) ** 2).sum(1)
+    total = sum(float(np.sum(1 / (1 + _squares(part, Y)))) for part in np.array_split(Y, -(-len(Y) // BLOCK)))
+    return float(np.sum(rows.data * (np.log(rows.data) + np.log1p(pairs))) + np.log(total - len(Y)))
+
+
+def _peers(X: np.ndarray, score: Any) -> list[Contestant]:
+    """Those that are installed, each as its authors would run it."""
+    found = []
+    if len(X) <= 10_000:
+
+        def barnes_hut():
+            return manifold.TSNE(perplexity=PERPLEXITY, init="pca", random_state=0, n_jobs=NUM_JOBS).fit_transform(X)
+
+        found.append(Contestant("scikit-learn", barnes_hut, score, compiles=False))
+    try:
+        import openTSNE
+    except ImportError:
+        progress.say("peer", "openTSNE is not installed")
+        return found
+    method = "fft" if len(X) >= 10_000 else "bh"
+
+    def interpolated():
+        model = openTSNE.TSNE(perplexity=PERPLEXITY, n_jobs=NUM_JOBS, random_state=0, negative_gradient_method=method)
+        return np.asarray(model.fit(X))
+
+    return [*found, Contestant("openTSNE", interpolated, score, compiles=False)]
+
+
+def _points(n: int, mnist: str | None) -> np.ndarray:
+    """The digits, or as many MNIST images on 50 principal components, or Gaussians in their place."""
+    if n <= NUM_DIGITS:
+        return datasets.load_digits().data.astype(np.float32)[:n]
+    if mnist is None:
+        means = 4 * np.random.default_rng(0).normal(size=(10, 50))
+        labels = np.arange(n) % 10
+        return (means[labels] + np.random.default_rng(1).normal(size=(n, 50))).astype(np.float32)
+    images = data.load({**data.DEFAULTS, "name": "mnist", "directory": mnist}).train.inputs[:n]
+    X = jnp.asarray(images.reshape(len(images), -1), jnp.float32) / 255
+    return np.asarray(pca.transform(pca.fit(X, num_components=50), X))
+
+
+def _joint(X: np.ndarray) -> Any:
+    """P of the 90 nearest, made by scikit-learn."""
+    from scipy import sparse
+    from sklearn.manifold._utils import _binary_search_perplexity
+
+    k = min(NUM_NEIGHBORS, len(X) - 1)
+    search = sklearn_neighbors.NearestNeighbors(n_neighbors=k, algorithm="brute", n_jobs=NUM_JOBS).fit(X)
+    distances, indices = search.kneighbors()
+    conditional = _binary_search_perplexity((distances**2).astype(np.float32), PERPLEXITY, 0)
+    rows = np.repeat(np.arange(len(X)), k)
+    P = sparse.csr_matrix((np.asarray(conditional).ravel(), (rows, indices.ravel())), (len(X), len(X)))
+    P = (P + P.T) / (2 * len(X))
+    P.eliminate_zeros()
+    return P
+
+
+def _squares(A: np.ndarray, B: np.ndarray) -> np.ndarray:
+    A, B = A.astype(np.float64), B.astype(np.float64)
+    return np.maximum((A**2).sum(1)[:, None] - 2 * A @ B.T + (B**2).sum(1)[None], 0)
