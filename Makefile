@@ -11,7 +11,7 @@ demo: $(VENV)/.experiments  ## PPO solves CartPole; the same command resumes
 	$(BIN)/python -m experiments.train --config=configs/ppo_cartpole.py --workdir=runs/demo
 
 test: $(VENV)/.dev  ## the fast tests and every docstring example
-	$(CACHE) $(BIN)/python -m pytest -n 2 --dist worksteal --doctest-modules --jaxtyping-packages=mathai.nn,mathai.rl,mathai.generative,mathai.kernel,mathai.models,beartype.beartype tests mathai experiments configs
+	$(CACHE) $(BIN)/python -m pytest -n 2 --dist worksteal --doctest-modules --jaxtyping-packages=mathai.nn,mathai.rl,mathai.generative,mathai.kernel,mathai.reduction,mathai.models,beartype.beartype tests mathai experiments configs
 
 test-slow: $(VENV)/.dev  ## learning to a score
 	$(CACHE) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow tests

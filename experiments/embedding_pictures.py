@@ -98,7 +98,7 @@ def outliers(Y: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _scatter(panel: Any, Y: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
     from matplotlib import colormaps
 
-    size = float(np.clip(20_000 / len(Y), 0.5, 12))
+    size = float(np.clip(20_000 / len(Y), 1.5, 12))
     for label in np.unique(labels):
         colour = colormaps[PALETTE](label % 10)
         panel.scatter(*Y[labels == label].T, s=size, color=colour, linewidths=0, label=names[label], rasterized=True)

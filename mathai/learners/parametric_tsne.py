@@ -70,7 +70,8 @@ def make(config: Config, inputs: Shaped[Array, "n ..."], *, model: nn.Module | N
       `gradient_norm`, `examples` seen. Evaluation, with examples as its third argument, gives their `kl_divergence`.
 
     Raises:
-      ValueError: a number is out of its range, or the perplexity too large for the batch.
+      ValueError: a number is out of its range, the perplexity too large for the batch, or an evaluation without
+        examples.
 
     Source:
       van der Maaten (2009), Learning a Parametric Embedding by Preserving Local Structure, section 2.
@@ -88,7 +89,7 @@ def make(config: Config, inputs: Shaped[Array, "n ..."], *, model: nn.Module | N
 
     def divergence(params, X):
         conditional = tsne.conditional_affinities(_distances.squared_distances(X, X), config.perplexity)
-        return tsne.kl_divergence(tsne.joint_affinities(conditional), model.apply(params, X))
+        return tsne.kl_divergence(tsne.joint_affinities(conditional), jnp.asarray(model.apply(params, X)))
 
     def update(state: State, batch: Any):
         X = _vectors(batch)
@@ -96,11 +97,13 @@ def make(config: Config, inputs: Shaped[Array, "n ..."], *, model: nn.Module | N
         step, moments = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, step)
         seen = state.num_examples + len(X)
-        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradient), "examples": seen}
+        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), "examples": seen}
         return State(state.key, params, moments, seen), metrics
 
-    def evaluate(key, state: State, data: Any):
+    def evaluate(key, state: State, data: Any = None):
         del key  # deterministic
+        if data is None:
+            raise ValueError("parametric_tsne: evaluate takes examples as its third argument.")
         return {"kl_divergence": divergence(state.params, _vectors(data))}
 
     return Learner(init, update, evaluate)
@@ -111,7 +114,7 @@ def embedding(
 ) -> Callable[[Any], Float[Array, "m components"]]:
     """Return what places examples: f with the parameters of a state."""
     model = model or MLP((*config.hidden_sizes, config.num_components))
-    return lambda examples: model.apply(state.params, _vectors(examples))
+    return lambda examples: jnp.asarray(model.apply(state.params, _vectors(examples)))
 
 
 def _vectors(data: Any) -> Float[Array, "m features"]:

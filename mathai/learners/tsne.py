@@ -98,7 +98,7 @@ def make(config: Config, inputs: Shaped[Array, "n ..."]) -> Learner[State]:
       `kl_divergence`.
 
     Raises:
-      ValueError: a number out of its range, an unknown choice.
+      ValueError: a number out of its range, an unknown choice, or an evaluation without a batch.
 
     Source:
       van der Maaten & Hinton (2008), Visualizing Data using t-SNE; see `mathai.reduction.tsne.embed`.
@@ -113,8 +113,10 @@ def make(config: Config, inputs: Shaped[Array, "n ..."]) -> Learner[State]:
         iterate, metrics = _descent.step(state.iterate, batch.graph, batch.grids, _schedule(config))
         return State(state.key, iterate), metrics
 
-    def evaluate(key, state: State, batch: Batch):
+    def evaluate(key, state: State, batch: Batch | None = None):
         del key  # deterministic
+        if batch is None:
+            raise ValueError("tsne: evaluate takes the batch of `prepare` as its third argument.")
         return {"kl_divergence": _descent.divergence(state.iterate.Y, batch.graph, batch.grids)}
 
     return Learner(init, update, evaluate)

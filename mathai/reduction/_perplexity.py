@@ -62,20 +62,19 @@ def precision(excess: Float[Array, "n k"], perplexity: Float[Array, ""]) -> Floa
 
 @precision.defjvp
 def _precision_jvp(primals, tangents):
-    """H(β, d²) = log perplexity stays true: dβ = (d log perplexity + β² cov(d², dd²)) / (−β var(d²)).
+    """H(β, d²) = log perplexity stays true: dβ = −β (d log perplexity + cov(e, β dd²)) / var(e), with e = β d².
 
-    With q = Σ p dd² and m = Σ p d², ∂H/∂d²ⱼ = −β² pⱼ (d²ⱼ − m), and ∂H/∂β = −β var(d²).
+    With m = Σ p d², ∂H/∂d²ⱼ = −β² pⱼ (d²ⱼ − m), and ∂H/∂β = −β var(d²).
     """
     excess, perplexity = primals
     d_excess, d_perplexity = tangents
     beta = precision(excess, perplexity)
     p = _softmin(beta, excess)
-    known = jnp.where(jnp.isfinite(excess), excess, 0)
-    mean, variance = _moments(p, excess)
-    covariance = jnp.sum(p * (known - mean[:, None]) * jnp.where(p > 0, d_excess, 0), axis=1)
-    slope = beta * variance
-    rise = -(d_perplexity / perplexity + beta * beta * covariance)
-    return beta, jnp.where(slope > 0, rise / jnp.where(slope > 0, slope, 1), 0)
+    exponents = jnp.where(p > 0, beta[:, None] * excess, 0)
+    mean, variance = _moments(p, exponents)
+    covariance = jnp.sum(p * (exponents - mean[:, None]) * beta[:, None] * jnp.where(p > 0, d_excess, 0), axis=1)
+    gain = jnp.where(variance > 0, beta / jnp.where(variance > 0, variance, 1), 0)
+    return beta, -gain * (d_perplexity / perplexity + covariance)
 
 
 def _softmin(beta, excess):

@@ -97,7 +97,7 @@ class Field(NamedTuple):
 
     def fraction(self, Y: Float[Array, "m 2"]) -> Float[Array, "m 2"]:
         """Where in its cell a point lies, in nodes."""
-        place = (Y - self.origin) / self.spacing
+        place = (Y - self.origin[None]) / self.spacing
         return place - jnp.floor(place)
 
 
@@ -158,7 +158,7 @@ def read(field: Field, Y: Float[Array, "m 2"]) -> tuple[Float[Array, "m"], Float
 
 def _splines(field, Y):
     """The first node of each point, and weights and slopes of the four from there on, [4, m, 2]."""
-    place = (Y - field.origin) / field.spacing
+    place = (Y - field.origin[None]) / field.spacing
     cell = jnp.floor(place)
     x = place - cell
     weights = ((1 - x) ** 3 / 6, (3 * x**3 - 6 * x**2 + 4) / 6, (-3 * x**3 + 3 * x**2 + 3 * x + 1) / 6, x**3 / 6)

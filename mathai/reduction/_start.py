@@ -34,6 +34,6 @@ def _projection(X, num_components):
     X = jnp.where(jnp.isfinite(X), X, 0)
     k = min(num_components, n, d)
     model = _pca_solvers.solve(X, None, k, "covariance" if n >= d else "gram", (0, 0))[0]
-    Y = (X - model.mean) @ model.components.T
+    Y = (X - model.mean[None]) @ model.components.T
     deviation = jnp.std(Y[:, 0])
     return jnp.pad(Y / jnp.where(deviation > 0, deviation, 1), ((0, 0), (0, num_components - k)))

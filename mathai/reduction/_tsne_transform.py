@@ -89,7 +89,7 @@ def _place(Y, indices, distances, perplexity, grids, exaggeration, rate, momentu
     squares = distances * distances
     weights = _perplexity.affinities(squares, jnp.isfinite(squares), perplexity)
     near = Y.at[indices].get(mode="promise_in_bounds")  # [m, k, c]
-    low, high = jnp.min(Y, axis=0) - MARGIN, jnp.max(Y, axis=0) + MARGIN
+    low, high = (edge(Y, axis=0, keepdims=True) for edge in (jnp.min, jnp.max))
     if grids is None:
         push = functools.partial(_exact_push, Y)
     else:
@@ -108,7 +108,7 @@ def _place(Y, indices, distances, perplexity, grids, exaggeration, rate, momentu
             gradient = gradient * (LONGEST_GRADIENT / jnp.maximum(length, LONGEST_GRADIENT))
             gains = _descent.new_gains(gains, velocity, gradient)
             velocity = momentum * velocity - rate * gains * gradient
-            return (jnp.clip(y + velocity, low, high), velocity, gains), None
+            return (jnp.clip(y + velocity, low - MARGIN, high + MARGIN), velocity, gains), None
 
         start = jnp.median(near, axis=1)
         now = (start, jnp.zeros_like(start), jnp.ones_like(start))

@@ -172,5 +172,6 @@ def _check_embedding(name: str, X: ArrayLike, Y: ArrayLike, k: int) -> None:
     chex.assert_equal_shape_prefix([jnp.asarray(X), jnp.asarray(Y)], 1)
     check_finite(f"{name}: X", X)
     check_finite(f"{name}: Y", Y)
-    if not 1 <= k < (n := jnp.shape(X)[0]):
-        raise ValueError(f"{name}: k is {k}; it must be at least 1 and at most {n - 1}, the number of other points.")
+    others = jnp.shape(X)[0] - 1
+    if not 1 <= k <= others:
+        raise ValueError(f"{name}: k is {k}; it must be at least 1 and at most {others}, the number of other points.")

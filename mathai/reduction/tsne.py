@@ -338,7 +338,7 @@ def embed(
         )
     if num_components < 1:
         raise ValueError(f"embed: num_components is {num_components}; it must be at least 1.")
-    grids = _descent.grids_for("embed", method, len(X), num_components)
+    grids = _descent.grids_for("embed", method, jnp.shape(X)[0], num_components)
     graph = graph_of(*neighbors_of("embed", X, perplexity, num_neighbors, metric, neighbors), perplexity)
     Y = initial_of(X, num_components=num_components, init=init)(key)
     schedule = _descent.schedule_of(early_exaggeration, exaggeration, num_early_iterations, learning_rate, momentum)

@@ -31,6 +31,14 @@ QUICK = {  # by the config's first word
     "gan": ("--config.run.num_updates=500",),
     "diffusion": ("--config.run.num_updates=250",),
     "svm": ("--config.search.gammas=(0.1,)", "--config.search.prices=(1.0, 3.0)", "--config.run.num_updates=2"),
+    "pca": (),
+    "tsne": (
+        "--config.data.num_train=100",
+        "--config.learner.num_early_iterations=5",
+        "--config.learner.num_iterations=20",
+        "--config.search.perplexities=()",
+    ),
+    "parametric": ("--config.learner.num_epochs=5",),
     "transformer": ("--config.learner.num_updates=50", "--config.learner.num_features=16"),
 }
 SHORT = r"python -m experiments\.train --config=configs/ppo_cartpole\.py --workdir=\S+"

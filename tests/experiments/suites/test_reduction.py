@@ -1,0 +1,45 @@
+"""The suites of reduction: scores come from definitions, and contestants do the same work."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from experiments.suites import reduction
+
+
+def test_the_divergence_is_that_of_its_definition():
+    rng = np.random.default_rng(0)
+    Y = rng.normal(size=(7, 2))
+    P = np.triu(rng.uniform(size=(7, 7)), 1)
+    P = (P + P.T) / (2 * P.sum())
+    q = 1 / (1 + ((Y[:, None] - Y[None]) ** 2).sum(-1))
+    np.fill_diagonal(q, 0)
+    off = ~np.eye(7, dtype=bool)
+    expected = np.sum(P[off] * np.log(P[off] / (q / q.sum())[off]))
+    np.testing.assert_allclose(reduction.divergence(sparse.csr_matrix(P), Y), expected, rtol=1e-9)
+
+
+def test_affinities_are_one_distribution():
+    P = reduction._joint(np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32))
+    np.testing.assert_allclose(P.sum(), 1, rtol=1e-5)
+    assert abs(P - P.T).max() < 1e-9
+
+
+@pytest.mark.slow
+def test_ours_and_the_peers_do_the_same_work():
+    options = {"with_peers": True, "points": [300], "mnist": None}
+    for case in (
+        *reduction.pca_cases(with_peers=True, most=2000),
+        *reduction.neighbors_cases(**options),
+        *reduction.tsne_cases(**options),
+    ):
+        scores = [contestant.score(contestant.program()) for contestant in case.contestants]
+        assert min(scores) >= case.least_score
+        assert len(scores) >= 2
+        if case.name.startswith("t-SNE"):
+            assert scores[0] >= 1.02 * max(scores)  # scores are negative
+
+
+def test_without_peers_there_is_one_contestant_and_more_points_than_digits_are_gaussians():
+    (case,) = reduction.neighbors_cases(with_peers=False, points=[2100], mnist=None)
+    assert (case.name, len(case.contestants)) == ("90 neighbours, 2100 x 50", 1)
