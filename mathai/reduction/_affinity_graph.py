@@ -57,12 +57,6 @@ class AffinityGraph(NamedTuple):
     num_overflow: Int[Array, ""]
 
 
-def in_degrees(indices: Int[Array, "n k"], reverse: Int[Array, "n k"]) -> Int[Array, "n"]:
-    """How many points name each point as a neighbour and are not named by it."""
-    n, _ = indices.shape
-    return jnp.zeros(n, jnp.int32).at[indices].add((reverse < 0).astype(jnp.int32), mode="promise_in_bounds")
-
-
 def reverse_edges(indices: Int[Array, "n k"]) -> Int[Array, "n k"]:
     """For the edge from i to j the number of the edge from j to i; −1 where i is no neighbour of j."""
     n, k = indices.shape

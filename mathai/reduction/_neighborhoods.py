@@ -1,7 +1,5 @@
 """From points to the affinities of their neighbours: what the embeddings of this package begin with."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -15,7 +13,6 @@ from mathai.reduction._arrays import check_finite, promote
 from mathai.reduction.neighbors import k_nearest
 
 PER_PERPLEXITY = 3  # neighbours; beyond three times the perplexity weights are small
-TRIM = 0.02  # of the points, whose further edges overflow from the lists
 
 
 def neighbors_of(name, X, perplexity, num_neighbors, metric, given) -> tuple[Int[Array, "n k"], Float[Array, "n k"]]:
@@ -48,31 +45,21 @@ def _finite(X):
     return jnp.where(jnp.isfinite(X), X, 0) if isinstance(X, jax.core.Tracer) else X
 
 
-def graph_of(indices, distances, perplexity) -> AffinityGraph:
-    """Joint affinities of lists of neighbours; the lists are cut to what serves where the numbers are known."""
+def graph_of(indices: Array, distances: Array, perplexity: ArrayLike) -> AffinityGraph:
+    """Joint affinities of lists of neighbours, as long again as those: few points are named by more."""
     (distances, perplexity), _ = promote(distances, perplexity)
-    n, k = indices.shape
-    conditional, reverse, in_degrees = _directed(indices, distances, perplexity)
-    if isinstance(in_degrees, jax.core.Tracer):
-        num_ranks, capacity = 2 * k, n * k
-    else:
-        degrees = np.sort(np.asarray(in_degrees))
-        longest = degrees[int((1 - TRIM) * (n - 1))]
-        num_ranks, capacity = k + -(-longest // 8) * 8, int(np.maximum(degrees - longest, 0).sum())
-    block = _affinity_graph.OVERFLOW_BLOCK
-    return _symmetric(indices, reverse, conditional, int(num_ranks), -(-capacity // block) * block)
+    return _graph_of(indices, distances, perplexity)
 
 
 @jax.jit
-def _directed(indices, distances, perplexity):
-    reverse = _affinity_graph.reverse_edges(indices)
+def _graph_of(indices, distances, perplexity):
+    n, k = indices.shape
     squares = distances * distances
     conditional = _perplexity.affinities(squares, jnp.isfinite(squares), perplexity)
-    return conditional, reverse, _affinity_graph.in_degrees(indices, reverse)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _symmetric(indices, reverse, conditional, num_ranks, capacity):
+    block = _affinity_graph.OVERFLOW_BLOCK
+    num_ranks = min(2 * k, n - 1)
+    capacity = 0 if num_ranks == n - 1 else -(-n * k // block) * block
+    reverse = _affinity_graph.reverse_edges(indices)
     lists = _affinity_graph.structure(indices, reverse, num_ranks=num_ranks, capacity=capacity)
     return _affinity_graph.weigh(lists, conditional)
 

@@ -249,8 +249,7 @@ def affinity_graph(
       neighbors: what `k_nearest` gave, computed once for several perplexities; replaces num_neighbors and metric.
 
     Returns:
-      The graph. Under `jit` its lists have room for 2k neighbours and what overflows is kept apart; else they are as
-      long as serves.
+      The graph: lists of 2k neighbours, and apart from them what overflows.
 
     Raises:
       ValueError: fewer than 4 points, points that are known to hold NaN, a perplexity that is known and is below 1 or
