@@ -18,7 +18,7 @@ from mathai.learners.base import (
     hyperparameters,
 )
 from mathai.learners.batches import as_vectors
-from mathai.reduction import _descent, pca, tsne
+from mathai.reduction import _descent, _start, pca, tsne
 from mathai.reduction._descent import METHODS, Iterate
 from mathai.reduction._repulsion import Grids
 from mathai.reduction.neighbors import METRICS
@@ -104,7 +104,7 @@ def make(config: Config, inputs: Shaped[Array, "n ..."]) -> Learner[State]:
       van der Maaten & Hinton (2008), Visualizing Data using t-SNE; see `mathai.reduction.tsne.embed`.
     """
     _check(config)
-    begin = tsne.initial_of(vectors(config, inputs), num_components=config.num_components, init=config.init)
+    begin = _start.of_data(vectors(config, inputs), num_components=config.num_components, init=config.init)
 
     def init(key):
         return State(key, _descent.start(begin(key)))
@@ -167,7 +167,7 @@ def _schedule(config: Config) -> _descent.Schedule:
 
 def _check(config: Config) -> None:
     check_positive(config, "num_components")
-    check_choices(config, {"metric": METRICS, "method": METHODS, "init": tuple(tsne.STARTS)})
+    check_choices(config, {"metric": METRICS, "method": METHODS, "init": _start.STARTS})
     check_between(config, 0.0, 1.0, "momentum")
     check_between(config, 0.0, float("inf"), "learning_rate", "early_exaggeration", "exaggeration")
     for name in ("num_neighbors", "num_input_components", "num_early_iterations", "num_iterations"):

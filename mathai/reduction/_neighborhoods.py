@@ -47,7 +47,8 @@ def _finite(X):
 
 def graph_of(indices: Array, distances: Array, perplexity: ArrayLike) -> AffinityGraph:
     """Joint affinities of lists of neighbours, as long again as those: few points are named by more."""
-    (distances, perplexity), _ = promote(distances, perplexity)
+    (distances,), _ = promote(distances)
+    perplexity = jnp.asarray(perplexity, distances.dtype)
     return _graph_of(indices, distances, perplexity)
 
 

@@ -7,7 +7,8 @@ Repulsion is the slope of a potential: with q_ij = 1 / (1 + ‖yᵢ − yⱼ‖�
 On a grid this takes one charge, one convolution and one interpolation: points are spread over the nodes with cubic
 B-splines, the kernel is applied by FFT without wrapping round, and ψ and its slope are read off with the same splines
 (the smooth particle mesh of Essmann et al., 1995, for another kernel). The spacing of the nodes is fixed, so that the
-accuracy is; what grows with the embedding is their number, along a ladder of sizes, each compiled once.
+accuracy is; what grows with the embedding is their number, along a ladder of sizes, each compiled once. Its first
+rung is finer, for the time when all points lie within a few nodes.
 """
 
 import math
@@ -22,6 +23,7 @@ from mathai.reduction._arrays import contract, gather
 from mathai.reduction._batching import largest_of_batch
 
 SPACING = 1 / 3  # of nodes, in units of the embedding: 0.7 % of the force, 5e-5 of Z
+FINE_SPACING = 1 / 12  # while an embedding is small: within a cell or two its forces would be 10 % off
 BORDER = 5  # nodes that splines reach beyond the points
 LADDER = (64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280, 1536, 2048)  # nodes of a side
 MOST_UNITS = 60  # sides per decade of points that the ladder is made for
@@ -32,24 +34,31 @@ class Grids(NamedTuple):
     """A ladder of grids for up to so many points.
 
     Attributes:
-      spectra: what a wave of charges is multiplied with, [2m, m + 1] for each number m of nodes of a side.
-      self_potential: what a point's own charge adds to ψ where it is, on average over a cell.
-      self_force: the first two sine coefficients of the force that it exerts on itself within a cell.
+      spectra: what a wave of charges is multiplied with, [2m, m + 1] for each grid of m nodes of a side.
+      spacings: of the nodes of each, the finest first.
+      self_potential: what a point's own charge adds to ψ where it is, on average over a cell, for each.
+      self_force: the first two sine coefficients of the force that it exerts on itself within a cell, for each.
     """
 
     spectra: tuple[Float[Array, "..."], ...]
-    self_potential: Float[Array, ""]
-    self_force: Float[Array, "2"]
+    spacings: Float[Array, "rungs"]
+    self_potential: Float[Array, "rungs"]
+    self_force: Float[Array, "rungs 2"]
 
 
 def grids(num_points: int, dtype: np.dtype) -> Grids:
     """The ladder for a number of points, computed in float64 while tracing."""
     needed = MOST_UNITS * math.log10(max(num_points, 10)) / SPACING
     sizes = [m for m in LADDER if m < needed] or list(LADDER[:1])
-    sizes += [m for m in LADDER if m >= needed][:1]
-    spectra = tuple(jnp.asarray(_spectrum(m, SPACING), dtype) for m in sizes)
-    potential, force = _self_interaction()
-    return Grids(spectra, jnp.asarray(potential, dtype), jnp.asarray(force, dtype))
+    sizes += [m for m in LADDER if m >= needed and m not in sizes][:1]
+    rungs = [(sizes[0], FINE_SPACING)] + [(m, SPACING) for m in sizes]
+    own = {spacing: _self_interaction(spacing) for spacing in (FINE_SPACING, SPACING)}
+    return Grids(
+        tuple(jnp.asarray(_spectrum(m, spacing), dtype) for m, spacing in rungs),
+        jnp.asarray([spacing for _, spacing in rungs], dtype),
+        jnp.asarray([own[spacing][0] for _, spacing in rungs], dtype),
+        jnp.asarray(np.stack([own[spacing][1] for _, spacing in rungs]), dtype),
+    )
 
 
 def exact(Y: Float[Array, "n c"]) -> tuple[Float[Array, "n c"], Float[Array, ""]]:
@@ -71,13 +80,15 @@ def exact(Y: Float[Array, "n c"]) -> tuple[Float[Array, "n c"], Float[Array, ""]
 
 def by_grid(Y: Float[Array, "n c"], grids: Grids) -> tuple[Float[Array, "n c"], Float[Array, ""]]:
     """(Σⱼ q_ij² (yᵢ − yⱼ), Z) through the potential on a grid; Y has two columns."""
+    grids = _in_dtype_of(Y, grids)
     field = potential_of(Y, grids)
     potential, slope = read(field, Y)
     phase = 2 * jnp.pi * field.fraction(Y)
-    own = grids.self_force[0] * jnp.sin(phase) + grids.self_force[1] * jnp.sin(2 * phase)
+    waves = grids.self_force[field.rung]
+    own = waves[0] * jnp.sin(phase) + waves[1] * jnp.sin(2 * phase)
     force = -slope / 2 - own
     # Action is reaction: all forces together are 0, and what a grid makes of that is an error that they share.
-    return force - jnp.mean(force, axis=0, keepdims=True), jnp.sum(potential - grids.self_potential)
+    return force - jnp.mean(force, axis=0, keepdims=True), jnp.sum(potential - grids.self_potential[field.rung])
 
 
 class Field(NamedTuple):
@@ -88,12 +99,14 @@ class Field(NamedTuple):
       origin: where node (0, 0) lies.
       spacing: of the nodes.
       side: nodes of a side.
+      rung: which grid of the ladder it is.
     """
 
     values: Float[Array, "nodes"]
     origin: Float[Array, "2"]
     spacing: Float[Array, ""]
     side: Array
+    rung: Array
 
     def fraction(self, Y: Float[Array, "m 2"]) -> Float[Array, "m 2"]:
         """Where in its cell a point lies, in nodes."""
@@ -103,17 +116,18 @@ class Field(NamedTuple):
 
 def potential_of(Y: Float[Array, "n 2"], grids: Grids, *, margin: float = 0.0) -> Field:
     """ψ of all points at the nodes of the smallest grid that holds them, with a margin around."""
+    grids = _in_dtype_of(Y, grids)
     sizes = [spectrum.shape[1] - 1 for spectrum in grids.spectra]
     low = jnp.min(Y, axis=0) - margin
     span = jnp.max(jnp.max(Y, axis=0) + margin - low)
-    needed = span / SPACING + BORDER
-    rung = largest_of_batch(jnp.searchsorted(jnp.asarray(sizes[:-1], Y.dtype), needed).astype(jnp.int32))
+    reach = (jnp.asarray(sizes, Y.dtype) - BORDER) * grids.spacings
+    rung = largest_of_batch(jnp.searchsorted(reach[:-1], span).astype(jnp.int32))
     side = jnp.asarray(sizes, jnp.int32)[rung]
     # An embedding that outgrows the ladder has the nodes of the last grid further apart.
-    spacing = jnp.maximum(SPACING, span / (sizes[-1] - BORDER)).astype(Y.dtype)
-    field = Field(jnp.zeros(sizes[-1] ** 2, Y.dtype), low - 2 * spacing, spacing, side)
+    spacing = jnp.maximum(grids.spacings[rung], span / (sizes[-1] - BORDER)).astype(Y.dtype)
+    field = Field(jnp.zeros(sizes[-1] ** 2, Y.dtype), low - 2 * spacing, spacing, side, rung)
     charges = _spread(field, Y)
-    is_stretched = largest_of_batch(spacing > SPACING)
+    is_stretched = largest_of_batch(spacing > grids.spacings[-1])
 
     def on(spectrum):
         def convolve():
@@ -156,6 +170,11 @@ def read(field: Field, Y: Float[Array, "m 2"]) -> tuple[Float[Array, "m"], Float
     return potential, jnp.stack(slope, axis=1) / field.spacing
 
 
+def _in_dtype_of(Y, grids):
+    """Grids are made in the widest dtype that is enabled, which an embedding in float32 need not have."""
+    return jax.tree.map(lambda leaf: leaf.astype(Y.dtype), grids)
+
+
 def _splines(field, Y):
     """The first node of each point, and weights and slopes of the four from there on, [4, m, 2]."""
     place = (Y - field.origin[None]) / field.spacing
@@ -171,7 +190,7 @@ def _splines(field, Y):
 def _spread(field, Y):
     """Charges of 1 at the points, on the nodes."""
     node, weights, _ = _splines(field, Y)
-    steps = jnp.arange(4, dtype=jnp.int32)
+    steps = jnp.arange(4, dtype=jnp.int32)[None]
     rows = (node[:, 0, None] + steps) * field.side
     places = rows[:, :, None] + (node[:, 1, None] + steps)[:, None, :]
     first, second = weights[:, :, 0].T, weights[:, :, 1].T
@@ -219,16 +238,16 @@ def _stretched_spectrum(side, spacing):
     return jnp.fft.rfft2(full).real / (response[:, None] * response[None, : side + 1]) ** 2
 
 
-def _self_interaction() -> tuple[float, np.ndarray]:
+def _self_interaction(spacing: float) -> tuple[float, np.ndarray]:
     """What a point does to itself, which no exact sum holds: depends on where in a cell it lies, and is smooth."""
     side = 32
-    answer = np.fft.irfft2(_spectrum(side, SPACING))
+    answer = np.fft.irfft2(_spectrum(side, spacing))
     x = np.arange(16) / 16
     weights = np.stack([(1 - x) ** 3, 3 * x**3 - 6 * x**2 + 4, -3 * x**3 + 3 * x**2 + 3 * x + 1, x**3]) / 6
     slopes = np.stack([-((1 - x) ** 2), 3 * x**2 - 4 * x, -3 * x**2 + 2 * x + 1, x**2]) / 2
     steps = np.arange(4)[:, None] - np.arange(4)[None]
     between = answer[steps][:, :, steps]  # [a, a', b, b']
     potential = np.einsum("ax,by,acbd,cx,dy->xy", weights, weights, between, weights, weights)
-    force = -np.einsum("ax,by,acbd,cx,dy->xy", slopes, weights, between, weights, weights) / (2 * SPACING)
+    force = -np.einsum("ax,by,acbd,cx,dy->xy", slopes, weights, between, weights, weights) / (2 * spacing)
     along = force.mean(1)
     return potential.mean(), np.array([2 * np.mean(along * np.sin(2 * np.pi * m * x)) for m in (1, 2)])

@@ -3,17 +3,34 @@
 import functools
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Shaped
 
 from mathai.reduction import _pca_solvers
+from mathai.reduction._arrays import promote
 
 SCALE = 1e-4  # standard deviation of the first coordinate, so that the first steps are those of a linear map
 JITTER = 0.01  # of the scale: tells duplicates apart, and seeds
 STARTS = ("pca", "random")
 
 Start = Callable[[Array], Float[Array, "n c"]]  # of a key
+
+
+def of_data(
+    X: Shaped[ArrayLike, "n features"], *, num_components: int, init: str | Float[ArrayLike, "n components"]
+) -> Start:
+    """Where `tsne.embed` starts, as a function of the key; see its arguments."""
+    (points,), _ = promote(X)
+    if not isinstance(init, str):
+        chex.assert_shape(init, (len(points), num_components))
+        given = jnp.asarray(init, points.dtype)
+        return lambda key: given
+    if init not in STARTS:
+        raise ValueError(f"embed: init {init!r} is unknown; use an array or one of {', '.join(STARTS)}.")
+    return (principal if init == "pca" else random)(points, num_components)
 
 
 def principal(X: Float[Array, "n d"], num_components: int) -> Start:

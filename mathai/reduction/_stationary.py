@@ -55,7 +55,7 @@ def stationary_embedding(
     """
     chex.assert_rank([X, Y], 2)
     chex.assert_equal_shape_prefix([jnp.asarray(X), jnp.asarray(Y)], 1)
-    check_perplexity("stationary_embedding", perplexity, len(X) - 1)
+    check_perplexity("stationary_embedding", perplexity, jnp.shape(X)[0] - 1)
     (X, Y, perplexity), dtype = promote(X, Y, perplexity)
     least = 10 * float(jnp.finfo(Y.dtype).eps) if tolerance is None else tolerance
     return _solve(least, max_iterations, X, perplexity, jax.lax.stop_gradient(Y)).astype(dtype)

@@ -15,7 +15,8 @@ from mathai.reduction.neighbors import k_nearest
 
 MARGIN = 10.0  # around the embedding, in its units, that new points may reach
 LONGEST_GRADIENT = 0.25
-BLOCK = 256  # new points at a time, always: what a point gets then has no part in how many there are
+BLOCK = 128  # new points at a time, always: what a point gets then has no part in how many there are
+LEAST_BLOCKS = 2  # a loop of one is compiled to other sums
 
 
 def transform(
@@ -59,7 +60,7 @@ def transform(
 
     Raises:
       ValueError: points that are known to hold NaN, a perplexity that is known and not below the number of
-        neighbours, an unknown method or metric.
+        neighbours, an unknown method or metric, a negative number of iterations.
       AssertionError: shapes that do not fit.
 
     Source:
@@ -71,24 +72,26 @@ def transform(
     (5, 2)
     """
     del key
+    if num_iterations < 0:
+        raise ValueError(f"transform: num_iterations is {num_iterations}; it must not be negative.")
     Y = jnp.asarray(getattr(embedding, "Y", embedding))
     chex.assert_rank([X_train, Y, X_new], 2)
     chex.assert_equal_shape_prefix([jnp.asarray(X_train), Y], 1)
+    chex.assert_equal_shape_suffix([jnp.asarray(X_train), jnp.asarray(X_new)], 1)
     check_finite("transform: the embedding", Y)
     k = min(num_neighbors, len(Y))
     check_perplexity("transform", perplexity, k)
-    indices, distances = k_nearest(X_train, k, queries=X_new, metric=metric)
-    (Y, distances, perplexity), dtype = promote(Y, distances, perplexity)
+    check_finite("transform: X_train", X_train)
+    check_finite("transform: X_new", X_new)
+    (Y, *_), dtype = promote(Y, X_train, X_new)
     grids = _descent.grids_for("transform", method, len(Y), Y.shape[1])
-    numbers = (jnp.asarray(number, Y.dtype) for number in (exaggeration, learning_rate, momentum))
-    return _place(Y, indices, distances, perplexity, grids, *numbers, num_iterations).astype(dtype)
+    numbers = [jnp.asarray(number, Y.dtype) for number in (perplexity, exaggeration, learning_rate, momentum)]
+    X_train, X_new = jnp.asarray(X_train), jnp.asarray(X_new)
+    return _place(X_train, X_new, Y, grids, *numbers, k, metric, num_iterations).astype(dtype)
 
 
-@functools.partial(jax.jit, static_argnums=8)
-def _place(Y, indices, distances, perplexity, grids, exaggeration, rate, momentum, num_iterations):
-    squares = distances * distances
-    weights = _perplexity.affinities(squares, jnp.isfinite(squares), perplexity)
-    near = Y.at[indices].get(mode="promise_in_bounds")  # [m, k, c]
+@functools.partial(jax.jit, static_argnums=(8, 9, 10))
+def _place(X_train, X_new, Y, grids, perplexity, exaggeration, rate, momentum, k, metric, num_iterations):
     low, high = (edge(Y, axis=0, keepdims=True) for edge in (jnp.min, jnp.max))
     if grids is None:
         push = functools.partial(_exact_push, Y)
@@ -97,7 +100,10 @@ def _place(Y, indices, distances, perplexity, grids, exaggeration, rate, momentu
         push = functools.partial(_read_push, field)
 
     def place(block):
-        weights, near = block
+        indices, distances = k_nearest(X_train, k, queries=block[0], metric=metric)
+        squares = distances.astype(Y.dtype) ** 2
+        weights = _perplexity.affinities(squares, jnp.isfinite(squares), perplexity)
+        near = Y.at[indices].get(mode="promise_in_bounds")  # [m, k, c]
 
         def step(now, _):
             y, velocity, gains = now
@@ -114,7 +120,9 @@ def _place(Y, indices, distances, perplexity, grids, exaggeration, rate, momentu
         now = (start, jnp.zeros_like(start), jnp.ones_like(start))
         return jax.lax.scan(step, now, length=num_iterations)[0][0]
 
-    return over_blocks(place, (weights, near), BLOCK)
+    m = len(X_new)
+    padding = max(0, LEAST_BLOCKS * BLOCK - m)
+    return over_blocks(place, (jnp.pad(X_new, ((0, padding), (0, 0))),), BLOCK)[:m]
 
 
 def _read_push(field, y):

@@ -11,9 +11,8 @@ from jaxtyping import Array, Float, Int, Key, Shaped, UInt32
 
 from mathai.reduction import _descent, _distances, _perplexity, _start
 from mathai.reduction._affinity_graph import AffinityGraph
-from mathai.reduction._arrays import promote
+from mathai.reduction._arrays import contract, promote
 from mathai.reduction._neighborhoods import check_perplexity, graph_of, neighbors_of
-from mathai.reduction._start import STARTS
 from mathai.reduction._stationary import stationary_embedding
 from mathai.reduction._tsne_transform import transform
 
@@ -226,7 +225,7 @@ def gradient(P: Float[Array, "n n"], Y: Float[Array, "n components"]) -> Float[A
     (P, Y), dtype = promote(P, Y)
     kernel = _student_t(Y)
     force = jnp.where(jnp.eye(len(Y), dtype=bool), 0, P - kernel / jnp.sum(kernel)) * kernel
-    return (4 * jnp.einsum("ij,ijc->ic", force, Y[:, None] - Y[None])).astype(dtype)
+    return (4 * contract("ij,ijc->ic", force, Y[:, None] - Y[None])).astype(dtype)
 
 
 def affinity_graph(
@@ -339,23 +338,9 @@ def embed(
         raise ValueError(f"embed: num_components is {num_components}; it must be at least 1.")
     grids = _descent.grids_for("embed", method, jnp.shape(X)[0], num_components)
     graph = graph_of(*neighbors_of("embed", X, perplexity, num_neighbors, metric, neighbors), perplexity)
-    Y = initial_of(X, num_components=num_components, init=init)(key)
+    Y = _start.of_data(X, num_components=num_components, init=init)(key)
     schedule = _descent.schedule_of(early_exaggeration, exaggeration, num_early_iterations, learning_rate, momentum)
     return Embedding(*_descend(Y, graph, grids, schedule, num_early_iterations + num_iterations))
-
-
-def initial_of(
-    X: Shaped[ArrayLike, "n features"], *, num_components: int = 2, init: str | Float[ArrayLike, "n components"] = "pca"
-) -> _start.Start:
-    """Where `embed` starts, as a function of the key; see its arguments."""
-    (points,), _ = promote(X)
-    if not isinstance(init, str):
-        chex.assert_shape(init, (len(points), num_components))
-        given = jnp.asarray(init, points.dtype)
-        return lambda key: given
-    if init not in STARTS:
-        raise ValueError(f"embed: init {init!r} is unknown; use an array or one of {', '.join(STARTS)}.")
-    return (_start.principal if init == "pca" else _start.random)(points, num_components)
 
 
 @functools.partial(jax.jit, static_argnums=4)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mathai.reduction import _affinity_graph, _descent, _repulsion, tsne
+from mathai.reduction import _affinity_graph, _repulsion, tsne
 from mathai.reduction.neighbors import k_nearest
 from tests.reduction.test_tsne import conditional_by_bisection, divergence, points, refused, squares_of
 
@@ -34,9 +34,9 @@ def joint_of_neighbors(X, perplexity, k):
 
 
 def star(n):
-    """The hub 0 and points around it in as many directions: it is the nearest of all of them, others are at random."""
+    """The hub 0 and points around it in as many directions: it is the nearest of all of them."""
     directions = np.random.default_rng(0).normal(size=(n - 1, 60))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    directions *= np.linspace(1, 1.1, n - 1)[:, None] / np.linalg.norm(directions, axis=1, keepdims=True)
     return np.concatenate([np.zeros((1, 60)), directions]).astype(np.float32)
 
 
@@ -84,9 +84,7 @@ def test_overflow_of_several_blocks_is_counted_whole(monkeypatch):
     assert graph.num_overflow > 16
     Y = points(60, 2)
     P = dense(graph)
-    np.testing.assert_allclose(
-        _affinity_graph.attraction(jnp.asarray(Y), graph), forces(P, Y)[0], rtol=1e-4, atol=1e-7
-    )
+    np.testing.assert_allclose(_affinity_graph.attraction(jnp.asarray(Y), graph), forces(P, Y)[0], rtol=1e-4, atol=1e-7)
 
 
 def test_given_neighbours_make_the_graph_of_found_ones():
@@ -128,13 +126,15 @@ def test_repulsion_over_all_pairs(monkeypatch):
         for Y in (cloud(5.0), cloud(60.0), points(60, 3), points(60, 1)):
             _, expected, Z = forces(None, Y)
             force, total = jax.jit(lambda y: _repulsion.exact(y))(Y)
-            assert error(force, expected) < 1e-5
+            assert error(force, expected) < 1e-4
             assert total == pytest.approx(Z, rel=1e-5)
 
 
-@pytest.mark.parametrize("span", [0.01, 1.0, 20.0, 60.0])
+@pytest.mark.parametrize("span", [1e-4, 0.01, 0.3, 1.0, 4.9, 5.0, 20.0, 60.0])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
 def test_a_grid_repels_within_one_percent(grids, span, offset):
+    if span < 0.01 < offset:
+        return  # the offset has rounded it away
     for seed in range(3):
         Y = cloud(span, seed=seed) + np.float32(offset)
         _, expected, Z = forces(None, Y)
@@ -153,11 +153,12 @@ def test_a_grid_repels_clusters_within_one_percent(grids):
 
 
 def test_an_embedding_that_outgrows_the_ladder_is_repelled_more_coarsely(grids):
-    Y = cloud(150.0)
-    _, expected, Z = forces(None, Y)
-    force, total = BY_GRID(Y, grids)
-    assert error(force, expected) <= 0.1
-    assert total == pytest.approx(Z, rel=0.1)
+    for span, bound in ((70.0, 0.1), (80.0, 0.1), (150.0, 0.5)):
+        Y = cloud(span, n=400)
+        _, expected, Z = forces(None, Y)
+        force, total = BY_GRID(Y, grids)
+        assert error(force, expected) <= bound
+        assert total == pytest.approx(Z, rel=bound / 2)
 
 
 def test_points_in_one_place_do_not_repel(grids):
@@ -168,12 +169,12 @@ def test_points_in_one_place_do_not_repel(grids):
 
 
 def test_grids_map_over_embeddings_of_all_sizes(grids):
-    """All take the grid of the largest; its accuracy is theirs."""
-    many = jnp.stack([cloud(0.5), cloud(20.0), cloud(60.0), cloud(150.0)])
+    """All take the ladder's rung of the largest; a small embedding gets what coarse nodes make of it."""
     together = jax.jit(jax.vmap(_repulsion.by_grid, (0, None)))
-    for batch, bound in ((many[:3], 0.01), (many, 0.1)):
-        force, total = together(jnp.broadcast_to(batch[:, None], (len(batch), 1, 60, 2))[:, 0], grids)
-        for i, Y in enumerate(batch):
+    for spans, bound in (((0.01, 0.5, 4.0), 0.01), ((5.0, 20.0, 60.0), 0.01), ((0.5, 20.0, 70.0), 0.1)):
+        many = jnp.stack([cloud(span) for span in spans])
+        force, total = together(many, grids)
+        for i, Y in enumerate(many):
             _, expected, Z = forces(None, Y)
             assert error(force[i], expected) <= bound
             assert total[i] == pytest.approx(Z, rel=bound / 10)
@@ -254,10 +255,11 @@ def test_a_compiled_embedding_is_the_same_and_counts_nan_as_0(short):
 def test_grids_and_all_pairs_agree(short, monkeypatch):
     monkeypatch.setattr(_repulsion, "LADDER", SIZES)
     X, neighbors, _ = short
-    few = {"num_early_iterations": 10, "num_iterations": 0, "neighbors": neighbors}
+    start = {"init": points(N, 2, seed=1), "neighbors": neighbors}
+    few = start | {"learning_rate": 1.0, "num_early_iterations": 0, "num_iterations": 20}
     exact, fft = (embed(KEY, X, method=method, **few) for method in ("exact", "fft"))
-    assert error(fft.Y, exact.Y) < 0.05
-    assert fft.kl_divergence == pytest.approx(exact.kl_divergence, rel=0.01)
+    assert error(fft.Y, exact.Y) < 0.01
+    np.testing.assert_allclose(fft.kl_divergence, exact.kl_divergence, rtol=1e-3)
     again = embed(KEY, X, method="fft", **few)
     np.testing.assert_array_equal(fft.Y, again.Y)
     expected = divergence(joint_of_neighbors(X, PERPLEXITY, K), fft.Y)
@@ -420,9 +422,7 @@ def test_a_new_point_does_not_depend_on_the_others(clusters):
     for row in (0, 7, 260, 299):
         np.testing.assert_array_equal(transform(X, embedding.Y, new[row : row + 1])[0], together[row])
     np.testing.assert_array_equal(transform(X, embedding, new[::-1])[::-1], together)
-    np.testing.assert_allclose(
-        jax.jit(lambda new: transform(X, embedding, new))(new), together, rtol=1e-3, atol=1e-3
-    )
+    np.testing.assert_allclose(jax.jit(lambda new: transform(X, embedding, new))(new), together, rtol=1e-3, atol=1e-3)
 
 
 def test_a_new_point_goes_down_the_gradient_of_its_own_divergence(clusters):
