@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/parametric_tsne_digits.py --workdir=runs/parametric_tsne_digits
 
-Two x86-64 cores: 20 s.
+Two x86-64 cores: 20 s. KL divergence and accuracies are printed at the end; one seed.
 """
 
 from experiments.configuration import make_config

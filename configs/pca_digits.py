@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/pca_digits.py --workdir=runs/pca_digits
 
-Two x86-64 cores: 1 s.
+Two x86-64 cores: 1 s. 29 of 64 components explain 95.4 % of the variance.
 """
 
 from experiments.configuration import make_config

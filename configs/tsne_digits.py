@@ -1,8 +1,9 @@
-"""t-SNE of scikit-learn's 8 × 8 digits: training images embedded, test images placed among them, four perplexities.
+"""t-SNE of scikit-learn's 8 × 8 digits: training images embedded, test images placed among them, six perplexities.
 
     python -m experiments.train --config=configs/tsne_digits.py --workdir=runs/tsne_digits
 
-Two x86-64 cores: 2 s after compilation.
+Two x86-64 cores: 3 s after compilation. KL divergence 0.676, trustworthiness 0.990; 10 neighbours in the embedding know
+the class of 0.987 of the images, and of 0.978 of the test images placed among them.
 """
 
 from experiments.configuration import make_config

@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/tsne_mnist.py --workdir=runs/tsne_mnist --config.data.directory=DIR
 
-Two x86-64 cores: 60 s.
+Two x86-64 cores: 60 s with its neighbours. KL divergence 2.71; 10 neighbours in the embedding know the class of 0.977
+of the images, and of 0.967 of the test images placed among them.
 """
 
 from experiments.configuration import make_config

@@ -111,6 +111,8 @@ def _graph(
 ) -> Task:
     search = config.search.to_dict()
     check_types("search", search, {**DEFAULTS, "perplexities": (1.0,)})
+    if search["perplexities"]:
+        _longest(len(data_set.train.labels), search["perplexities"])
     learner = module.make(hyperparameters, data_set.train.inputs)
     batch = module.prepare(hyperparameters, data_set.train.inputs)
     return Task(
@@ -199,11 +201,7 @@ def _sweep(
     workdir: pathlib.Path, hyperparameters: tsne.Config, X: jax.Array, perplexities: Any, data_set: data.DataSet
 ) -> pathlib.Path:
     """Embed with several perplexities on one neighbour graph, in one compilation."""
-    most = min(len(X) - 1, round(3 * max(perplexities)))
-    neighbors = k_nearest(X, most, metric=hyperparameters.metric)
-
-    if not all(1 <= perplexity < most for perplexity in perplexities):
-        raise UserError(f"config.search.perplexities must lie between 1 and {most}, the number of neighbours.")
+    neighbors = k_nearest(X, _longest(len(X), perplexities), metric=hyperparameters.metric)
 
     def embed(perplexity, X, neighbors):
         return formulas.embed(
@@ -212,6 +210,11 @@ def _sweep(
             perplexity=perplexity,
             neighbors=neighbors,
             method=hyperparameters.method,
+            init=hyperparameters.init,
+            early_exaggeration=hyperparameters.early_exaggeration,
+            exaggeration=hyperparameters.exaggeration,
+            learning_rate=hyperparameters.learning_rate or None,
+            momentum=hyperparameters.momentum,
             num_early_iterations=hyperparameters.num_early_iterations,
             num_iterations=hyperparameters.num_iterations,
         )
@@ -221,6 +224,14 @@ def _sweep(
     return embedding_pictures.sweep(
         workdir, np.asarray(found.Y), np.asarray(found.kl_divergence), perplexities, data_set.train.labels
     )
+
+
+def _longest(num_points: int, perplexities: Any) -> int:
+    """How many neighbours the largest of several perplexities needs."""
+    most = min(num_points - 1, max(1, round(3 * max(perplexities))))
+    if not all(1 <= perplexity < most for perplexity in perplexities):
+        raise UserError(f"config.search.perplexities must lie between 1 and {most}, the number of neighbours.")
+    return most
 
 
 def _save(path: pathlib.Path, **arrays: np.ndarray) -> None:

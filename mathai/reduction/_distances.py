@@ -46,7 +46,9 @@ def nearest(
         return jnp.take_along_axis(survivors, order, axis=1, mode="promise_in_bounds")
 
     indices = over_blocks(one_block, (seekers, jnp.arange(m, dtype=jnp.int32)), block).astype(jnp.int32)
-    return indices, over_blocks(lambda part: _measured(X, part[0], part[1], metric), (queries, indices), block)
+    # Derivatives measure again, a block at a time, rather than keep n·k·d differences.
+    measure = jax.checkpoint(lambda part: _measured(X, part[0], part[1], metric))
+    return indices, over_blocks(measure, (queries, indices), block)
 
 
 def ranks(X: Float[Array, "n d"], neighbors: Int[Array, "n k"]) -> Int[Array, "n k"]:

@@ -17,6 +17,7 @@ PER_PERPLEXITY = 3  # neighbours; beyond three times the perplexity weights are 
 
 def neighbors_of(name, X, perplexity, num_neighbors, metric, given) -> tuple[Int[Array, "n k"], Float[Array, "n k"]]:
     """Indices and distances of neighbours, given or found; every mistake in the arguments is an error."""
+    X = jnp.asarray(X)
     chex.assert_rank(X, 2)
     n = len(X)
     if n < 4:
@@ -27,15 +28,19 @@ def neighbors_of(name, X, perplexity, num_neighbors, metric, given) -> tuple[Int
         chex.assert_equal_shape([indices, distances])
         chex.assert_shape(indices, (n, None))
         k = jnp.shape(indices)[1]
+        _check_lists(name, indices, distances)
     else:
         k = num_neighbors
+        check_perplexity(name, perplexity, jnp.inf)
+        if k is not None and not 1 <= k < n:
+            raise ValueError(f"{name}: num_neighbors is {k}; it must be at least 1 and at most {n - 1}.")
         if k is None:
             if isinstance(perplexity, jax.core.Tracer):
                 raise ValueError(
                     f"{name}: perplexity is traced; give num_neighbors or neighbors, which fix the shapes."
                 )
             k = min(n - 1, max(1, round(PER_PERPLEXITY * float(perplexity))))
-        indices, distances = k_nearest(_finite(X), k, metric=metric)
+        indices, distances = k_nearest(promote(_finite(X))[0][0], k, metric=metric)
     check_perplexity(name, perplexity, k)
     return jnp.asarray(indices, jnp.int32), jnp.asarray(distances)
 
@@ -45,8 +50,23 @@ def _finite(X):
     return jnp.where(jnp.isfinite(X), X, 0) if isinstance(X, jax.core.Tracer) else X
 
 
+def _check_lists(name: str, indices: ArrayLike, distances: ArrayLike) -> None:
+    """Raise a `ValueError` for given neighbours that are known and no points, or the points themselves."""
+    if isinstance(indices, jax.core.Tracer) or isinstance(distances, jax.core.Tracer):
+        return
+    known = np.asarray(indices)
+    if not np.all((known >= 0) & (known < len(known))):
+        raise ValueError(f"{name}: neighbors holds indices outside of 0 … {len(known) - 1}.")
+    if np.any(known == np.arange(len(known))[:, None]):
+        raise ValueError(f"{name}: neighbors lists points as their own neighbours; leave these out (often column 0).")
+    if np.any(np.isnan(np.asarray(distances))):
+        raise ValueError(f"{name}: neighbors holds distances that are NaN.")
+
+
 def graph_of(indices: Array, distances: Array, perplexity: ArrayLike) -> AffinityGraph:
     """Joint affinities of lists of neighbours, as long again as those: few points are named by more."""
+    if indices.size >= 2**31:
+        raise ValueError(f"{indices.shape} neighbours are 2³¹ edges or more; list fewer for each point.")
     (distances,), _ = promote(distances)
     perplexity = jnp.asarray(perplexity, distances.dtype)
     return _graph_of(indices, distances, perplexity)
@@ -56,7 +76,7 @@ def graph_of(indices: Array, distances: Array, perplexity: ArrayLike) -> Affinit
 def _graph_of(indices, distances, perplexity):
     n, k = indices.shape
     squares = distances * distances
-    conditional = _perplexity.affinities(squares, jnp.isfinite(squares), perplexity)
+    conditional = _perplexity.affinities(squares, squares != jnp.inf, perplexity)
     block = _affinity_graph.OVERFLOW_BLOCK
     num_ranks = min(2 * k, n - 1)
     capacity = 0 if num_ranks == n - 1 else -(-n * k // block) * block
@@ -65,8 +85,9 @@ def _graph_of(indices, distances, perplexity):
     return _affinity_graph.weigh(lists, conditional)
 
 
-def check_perplexity(name: str, perplexity: ArrayLike, num_neighbors: int) -> None:
+def check_perplexity(name: str, perplexity: ArrayLike, num_neighbors: float) -> None:
     """Raise a `ValueError` for a perplexity that is known and out of range."""
+    chex.assert_rank(perplexity, 0)
     if isinstance(perplexity, jax.core.Tracer):
         return
     if not np.all((np.asarray(perplexity) >= 1) & (np.asarray(perplexity) < num_neighbors)):

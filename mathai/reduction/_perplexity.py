@@ -8,13 +8,14 @@ from jaxtyping import Array, Bool, Float
 
 MOST_STEPS = 100  # of Newton's method inside a bracket; 5 to 10 are usual
 WIDEST = 60.0  # |log β| in units of the mean squared distance, where a search ends
-TOLERANCE = 1e-6  # of an entropy in nats, in float32; a hundred times less in float64
+TOLERANCE = 1e-6  # of an entropy in nats, in float32; in proportion to the root of the precision in others
 
 
 def affinities(
     squared_distances: Float[Array, "n k"], is_neighbor: Bool[Array, "n k"], perplexity: Float[Array, ""]
 ) -> Float[Array, "n k"]:
-    """Rows p ∝ exp(−β d²) over their neighbours whose entropy is log perplexity."""
+    """Rows p ∝ exp(−β d²) over their neighbours whose entropy is log perplexity; NaN makes its row NaN."""
+    is_lost = jnp.any(is_neighbor & jnp.isnan(squared_distances), axis=1, keepdims=True)
     lowest = jnp.min(jnp.where(is_neighbor, squared_distances, jnp.inf), axis=1, keepdims=True)
     excess = jnp.where(is_neighbor, squared_distances - jnp.where(jnp.isfinite(lowest), lowest, 0), jnp.inf)
     # p is the same in all units, and in this one neither β nor a variance leaves the range of the numbers.
@@ -22,7 +23,8 @@ def affinities(
     beta = precision(excess, perplexity)
     # Where nearest points at one distance share a row, p jumps as they part: no derivative stands for that.
     has_width = beta < math.exp(WIDEST - 1)
-    return _softmin(beta, jnp.where(has_width[:, None], excess, jax.lax.stop_gradient(excess)))
+    p = _softmin(beta, jnp.where(has_width[:, None], excess, jax.lax.stop_gradient(excess)))
+    return jnp.where(is_lost, jnp.nan, p)
 
 
 @jax.custom_jvp

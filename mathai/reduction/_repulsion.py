@@ -24,6 +24,7 @@ from mathai.reduction._batching import largest_of_batch
 
 SPACING = 1 / 3  # of nodes, in units of the embedding: 0.7 % of the force, 5e-5 of Z
 FINE_SPACING = 1 / 12  # while an embedding is small: within a cell or two its forces would be 10 % off
+OWN_SPACINGS = (1 / 12, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 1.0, 4 / 3, 2.0)  # at which what a point does to itself is known
 BORDER = 5  # nodes that splines reach beyond the points
 LADDER = (64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280, 1536, 2048)  # nodes of a side
 MOST_UNITS = 60  # sides per decade of points that the ladder is made for
@@ -36,14 +37,13 @@ class Grids(NamedTuple):
     Attributes:
       spectra: what a wave of charges is multiplied with, [2m, m + 1] for each grid of m nodes of a side.
       spacings: of the nodes of each, the finest first.
-      self_potential: what a point's own charge adds to ψ where it is, on average over a cell, for each.
-      self_force: the first two sine coefficients of the force that it exerts on itself within a cell, for each.
+      own: at `OWN_SPACINGS`, what a point's own charge adds to ψ where it is, on average over a cell, and the first two
+        sine coefficients of the force that it exerts on itself within a cell, [3, spacings].
     """
 
     spectra: tuple[Float[Array, "..."], ...]
     spacings: Float[Array, "rungs"]
-    self_potential: Float[Array, "rungs"]
-    self_force: Float[Array, "rungs 2"]
+    own: Float[Array, "3 spacings"]
 
 
 def grids(num_points: int, dtype: np.dtype) -> Grids:
@@ -52,12 +52,10 @@ def grids(num_points: int, dtype: np.dtype) -> Grids:
     sizes = [m for m in LADDER if m < needed] or list(LADDER[:1])
     sizes += [m for m in LADDER if m >= needed and m not in sizes][:1]
     rungs = [(sizes[0], FINE_SPACING)] + [(m, SPACING) for m in sizes]
-    own = {spacing: _self_interaction(spacing) for spacing in (FINE_SPACING, SPACING)}
     return Grids(
         tuple(jnp.asarray(_spectrum(m, spacing), dtype) for m, spacing in rungs),
         jnp.asarray([spacing for _, spacing in rungs], dtype),
-        jnp.asarray([own[spacing][0] for _, spacing in rungs], dtype),
-        jnp.asarray(np.stack([own[spacing][1] for _, spacing in rungs]), dtype),
+        jnp.asarray(np.stack([_self_interaction(spacing) for spacing in OWN_SPACINGS], axis=1), dtype),
     )
 
 
@@ -84,11 +82,12 @@ def by_grid(Y: Float[Array, "n c"], grids: Grids) -> tuple[Float[Array, "n c"], 
     field = potential_of(Y, grids)
     potential, slope = read(field, Y)
     phase = 2 * jnp.pi * field.fraction(Y)
-    waves = grids.self_force[field.rung]
-    own = waves[0] * jnp.sin(phase) + waves[1] * jnp.sin(2 * phase)
+    at = jnp.asarray(OWN_SPACINGS, Y.dtype)
+    own_potential, first, second = (jnp.interp(field.spacing, at, values) for values in grids.own)
+    own = first * jnp.sin(phase) + second * jnp.sin(2 * phase)
     force = -slope / 2 - own
     # Action is reaction: all forces together are 0, and what a grid makes of that is an error that they share.
-    return force - jnp.mean(force, axis=0, keepdims=True), jnp.sum(potential - grids.self_potential[field.rung])
+    return force - jnp.mean(force, axis=0, keepdims=True), jnp.sum(potential - own_potential)
 
 
 class Field(NamedTuple):
@@ -99,14 +98,12 @@ class Field(NamedTuple):
       origin: where node (0, 0) lies.
       spacing: of the nodes.
       side: nodes of a side.
-      rung: which grid of the ladder it is.
     """
 
     values: Float[Array, "nodes"]
     origin: Float[Array, "2"]
     spacing: Float[Array, ""]
     side: Array
-    rung: Array
 
     def fraction(self, Y: Float[Array, "m 2"]) -> Float[Array, "m 2"]:
         """Where in its cell a point lies, in nodes."""
@@ -125,7 +122,7 @@ def potential_of(Y: Float[Array, "n 2"], grids: Grids, *, margin: float = 0.0) -
     side = jnp.asarray(sizes, jnp.int32)[rung]
     # An embedding that outgrows the ladder has the nodes of the last grid further apart.
     spacing = jnp.maximum(grids.spacings[rung], span / (sizes[-1] - BORDER)).astype(Y.dtype)
-    field = Field(jnp.zeros(sizes[-1] ** 2, Y.dtype), low - 2 * spacing, spacing, side, rung)
+    field = Field(jnp.zeros(sizes[-1] ** 2, Y.dtype), low - 2 * spacing, spacing, side)
     charges = _spread(field, Y)
     is_stretched = largest_of_batch(spacing > grids.spacings[-1])
 
@@ -238,7 +235,7 @@ def _stretched_spectrum(side, spacing):
     return jnp.fft.rfft2(full).real / (response[:, None] * response[None, : side + 1]) ** 2
 
 
-def _self_interaction(spacing: float) -> tuple[float, np.ndarray]:
+def _self_interaction(spacing: float) -> np.ndarray:
     """What a point does to itself, which no exact sum holds: depends on where in a cell it lies, and is smooth."""
     side = 32
     answer = np.fft.irfft2(_spectrum(side, spacing))
@@ -250,4 +247,4 @@ def _self_interaction(spacing: float) -> tuple[float, np.ndarray]:
     potential = np.einsum("ax,by,acbd,cx,dy->xy", weights, weights, between, weights, weights)
     force = -np.einsum("ax,by,acbd,cx,dy->xy", slopes, weights, between, weights, weights) / (2 * spacing)
     along = force.mean(1)
-    return potential.mean(), np.array([2 * np.mean(along * np.sin(2 * np.pi * m * x)) for m in (1, 2)])
+    return np.array([potential.mean(), *(2 * np.mean(along * np.sin(2 * np.pi * m * x)) for m in (1, 2))])

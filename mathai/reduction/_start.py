@@ -10,10 +10,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
 from mathai.reduction import _pca_solvers
-from mathai.reduction._arrays import promote
+from mathai.reduction._arrays import check_finite, contract, promote
 
 SCALE = 1e-4  # standard deviation of the first coordinate, so that the first steps are those of a linear map
 JITTER = 0.01  # of the scale: tells duplicates apart, and seeds
+LARGE = 2000  # points and features beyond which principal components are projected
 STARTS = ("pca", "random")
 
 Start = Callable[[Array], Float[Array, "n c"]]  # of a key
@@ -26,6 +27,7 @@ def of_data(
     (points,), _ = promote(X)
     if not isinstance(init, str):
         chex.assert_shape(init, (len(points), num_components))
+        check_finite("embed: init", init)
         given = jnp.asarray(init, points.dtype)
         return lambda key: given
     if init not in STARTS:
@@ -50,7 +52,9 @@ def _projection(X, num_components):
     n, d = X.shape
     X = jnp.where(jnp.isfinite(X), X, 0)
     k = min(num_components, n, d)
-    model = _pca_solvers.solve(X, None, k, "covariance" if n >= d else "gram", (0, 0))[0]
-    Y = (X - model.mean[None]) @ model.components.T
+    # Few components of what is large both ways need no more than a projection, the same for all keys.
+    solver = "randomized" if min(n, d) > LARGE else "covariance" if n >= d else "gram"
+    model = _pca_solvers.solve(X, jax.random.key(0) if solver == "randomized" else None, k, solver, (10, 4))[0]
+    Y = contract("nd,kd->nk", X - model.mean[None], model.components)
     deviation = jnp.std(Y[:, 0])
     return jnp.pad(Y / jnp.where(deviation > 0, deviation, 1), ((0, 0), (0, num_components - k)))

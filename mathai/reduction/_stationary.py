@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
 from mathai.reduction import _distances, _perplexity
-from mathai.reduction._arrays import promote
+from mathai.reduction._arrays import check_finite, contract, promote
 from mathai.reduction._neighborhoods import check_perplexity
 
 HALVINGS = 30  # of a step that does not lower the divergence
@@ -30,6 +30,7 @@ def stationary_embedding(
     Affinities are of all pairs, and every step is Newton's with |eigenvalues|, halved until the divergence falls.
     Shifts and rotations of Y* change nothing: derivatives are taken at right angles to them, which is what the
     pseudo-inverse H⁺ does. Memory and time grow as (n·components)² and ³: for up to a few hundred points.
+    Only reverse mode is defined.
 
     Args:
       X: the data.
@@ -55,6 +56,8 @@ def stationary_embedding(
     """
     chex.assert_rank([X, Y], 2)
     chex.assert_equal_shape_prefix([jnp.asarray(X), jnp.asarray(Y)], 1)
+    check_finite("stationary_embedding: X", X)
+    check_finite("stationary_embedding: Y", Y)
     check_perplexity("stationary_embedding", perplexity, jnp.shape(X)[0] - 1)
     (X, Y, perplexity), dtype = promote(X, Y, perplexity)
     least = 10 * float(jnp.finfo(Y.dtype).eps) if tolerance is None else tolerance
@@ -82,7 +85,7 @@ def _solve(tolerance, max_iterations, X, perplexity, Y):
         step, y, gradient, _ = state
         values, vectors = jnp.linalg.eigh(jax.hessian(objective)(y))
         size = jnp.maximum(jnp.abs(values), 1e-6 * jnp.max(jnp.abs(values)))
-        direction = -vectors @ ((vectors.T @ gradient) / size)
+        direction = -contract("ij,j->i", vectors, contract("ji,j->i", vectors, gradient) / size)
         now = objective(y)
 
         def is_too_long(trial):
@@ -119,7 +122,8 @@ def _backward(tolerance, max_iterations, residuals, cotangent):
     order = jnp.argsort(jnp.abs(values))
     is_free = jnp.zeros(len(flat), bool).at[order[: c + c * (c - 1) // 2]].set(True)
     inverse = jnp.where(is_free, 0, 1 / jnp.where(is_free, 1, values))
-    adjoint = (vectors @ (inverse * (vectors.T @ cotangent.reshape(-1)))).reshape(Y.shape)
+    along = inverse * contract("ji,j->i", vectors, cotangent.reshape(-1))
+    adjoint = contract("ij,j->i", vectors, along).reshape(Y.shape)
     _, pull_back = jax.vjp(lambda x, p: jax.grad(_divergence, argnums=2)(x, p, Y), X, perplexity)
     of_X, of_perplexity = pull_back(-adjoint)
     return of_X, of_perplexity, jnp.zeros_like(Y)

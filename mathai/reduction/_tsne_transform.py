@@ -102,7 +102,7 @@ def _place(X_train, X_new, Y, grids, perplexity, exaggeration, rate, momentum, k
     def place(block):
         indices, distances = k_nearest(X_train, k, queries=block[0], metric=metric)
         squares = distances.astype(Y.dtype) ** 2
-        weights = _perplexity.affinities(squares, jnp.isfinite(squares), perplexity)
+        weights = _perplexity.affinities(squares, squares != jnp.inf, perplexity)
         near = Y.at[indices].get(mode="promise_in_bounds")  # [m, k, c]
 
         def step(now, _):

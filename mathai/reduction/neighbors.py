@@ -47,7 +47,8 @@ def k_nearest(
       (indices into X [m, k], distances [m, k] in X's dtype), nearest first.
 
     Raises:
-      ValueError: k is not in 1 … the number of other points, an unknown metric, or points that are known to hold NaN.
+      ValueError: k is not in 1 … the number of other points, an unknown metric, points that are known to hold NaN, or
+        distances that overflow.
       AssertionError: shapes that do not fit.
 
     Source:
@@ -71,7 +72,9 @@ def k_nearest(
         raise ValueError(f"k_nearest: metric {metric!r} is unknown; use one of {', '.join(METRICS)}.")
     if block_size is not None and block_size < 1:
         raise ValueError(f"k_nearest: block_size is {block_size}; it must be at least 1.")
-    return _k_nearest(X, queries, k=k, metric=metric, block_size=block_size)
+    indices, distances = _k_nearest(X, queries, k=k, metric=metric, block_size=block_size)
+    _check_range(distances)
+    return indices, distances
 
 
 @functools.partial(jax.jit, static_argnames=("k", "metric", "block_size"))
@@ -82,6 +85,16 @@ def _k_nearest(X, queries, *, k, metric, block_size):
         X, rest[0] if rest else X, k, metric=metric, block_size=block_size, exclude_self=queries is None
     )
     return indices, _nan_unless_finite(distances, X).astype(dtype)
+
+
+def _check_range(distances: Array) -> None:
+    """Raise a `ValueError` for distances that are known and too large for their dtype."""
+    if isinstance(distances, jax.core.Tracer):
+        return
+    with jax.ensure_compile_time_eval():
+        is_finite = bool(jnp.all(jnp.isfinite(distances)))
+    if not is_finite:
+        raise ValueError(f"k_nearest: distances overflow {distances.dtype}; scale the points down.")
 
 
 def trustworthiness(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Shaped, UInt32
 
@@ -95,7 +96,7 @@ def neighbor_affinities(
       perplexity: at least 1 and less than k.
 
     Returns:
-      Rows that sum to 1.
+      Rows that sum to 1; one without any neighbour is 0.
 
     Raises:
       ValueError: a perplexity that is known and out of range.
@@ -110,7 +111,7 @@ def neighbor_affinities(
     chex.assert_rank(squared_distances, 2)
     check_perplexity("neighbor_affinities", perplexity, jnp.shape(squared_distances)[1])
     (squares,), dtype = promote(squared_distances)
-    return _perplexity.affinities(squares, jnp.isfinite(squares), jnp.asarray(perplexity, squares.dtype)).astype(dtype)
+    return _perplexity.affinities(squares, squares != jnp.inf, jnp.asarray(perplexity, squares.dtype)).astype(dtype)
 
 
 def joint_affinities(conditional: Float[Array, "n n"]) -> Float[Array, "n n"]:
@@ -292,8 +293,9 @@ def embed(
     coordinate goes on and shrink to 0.8 where it turns back, a step is at most 5 long, and the mean stays 0.
     Repulsion is summed over all pairs, or by FFT through a potential on a grid (forces within 1 %, Z within 1e-4,
     whatever the embedding's extent up to 60 log₁₀ n; beyond, nodes move apart).
-    One key gives one embedding, bit for bit on one device. `vmap` over keys and perplexities shares one neighbour
-    graph if `neighbors` are given.
+    Far beyond, forces lose a sixth and more; "exact" has no such end. There is no derivative through the descent:
+    see `stationary_embedding`. One key gives one embedding, bit for bit on one device. `vmap` over keys and
+    perplexities shares one neighbour graph if `neighbors` are given.
 
     Args:
       key: of the noise in the start; 1 % of it with "pca".
@@ -334,6 +336,12 @@ def embed(
             f"embed: num_early_iterations is {num_early_iterations} and num_iterations {num_iterations}; neither may "
             "be negative."
         )
+    if (
+        learning_rate is not None
+        and not isinstance(learning_rate, jax.core.Tracer)
+        and not np.all(np.asarray(learning_rate) > 0)
+    ):
+        raise ValueError(f"embed: learning_rate is {learning_rate}; it must be above 0, or None.")
     if num_components < 1:
         raise ValueError(f"embed: num_components is {num_components}; it must be at least 1.")
     grids = _descent.grids_for("embed", method, jnp.shape(X)[0], num_components)

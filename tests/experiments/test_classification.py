@@ -112,6 +112,7 @@ def test_evaluate_gives_the_scores_of_the_run(finished, rows, monkeypatch, capsy
         assert f"result     {name} {rows(finished[0])[-1][f'evaluation/{name}']:.4g}\n" in printed
 
 
+@pytest.mark.slow
 def test_several_seeds_train_in_one_program_and_the_first_is_drawn(
     digits_config, train_here, tmp_path, rows, monkeypatch
 ):

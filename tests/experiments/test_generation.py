@@ -61,8 +61,9 @@ def test_a_run_leaves_scores_and_pictures(name, train_here, rows, tmp_path):
     assert np.isfinite(last[f"evaluation/{config.run.best_metric}"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("name", ["gan_mixture", pytest.param("diffusion_digits", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["gan_mixture", "diffusion_digits"])
 def test_a_run_interrupted_and_resumed_ends_with_the_same_bits(name, train_here, signal_at, tmp_path):
     config = config_of(name, **TINY[name])
     train_here(config, tmp_path / "whole")

@@ -355,7 +355,7 @@ def test_what_cannot_be_embedded_is_refused():
         (X, {"perplexity": 39.0}, "perplexity is 39.0; it must be at least 1 and less than .* 39"),
         (X, {"perplexity": 0.5}, "perplexity is 0.5"),
         (X, {"perplexity": 5.0, "num_neighbors": 5}, "perplexity is 5.0"),
-        (X, {"num_neighbors": 40}, "k is 40"),
+        (X, {"num_neighbors": 40}, "num_neighbors is 40; it must be at least 1 and at most 39"),
         (X, {"method": "barnes_hut"}, "method 'barnes_hut' is unknown; use one of auto, exact, fft"),
         (X, {"init": "spectral"}, "init 'spectral' is unknown; use an array or one of pca, random"),
         (X, {"metric": "chebyshev"}, "metric 'chebyshev' is unknown"),
