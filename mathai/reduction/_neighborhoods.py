@@ -85,7 +85,7 @@ def _graph_of(indices, distances, perplexity):
     return _affinity_graph.weigh(lists, conditional)
 
 
-def check_perplexity(name: str, perplexity: ArrayLike, num_neighbors: float) -> None:
+def check_perplexity(name: str, perplexity: ArrayLike, num_neighbors: int | float) -> None:
     """Raise a `ValueError` for a perplexity that is known and out of range."""
     chex.assert_rank(perplexity, 0)
     if isinstance(perplexity, jax.core.Tracer):

@@ -485,3 +485,25 @@ def test_new_points_that_cannot_be_placed_are_refused(clusters):
     ):
         with refused():
             call()
+
+
+def test_given_neighbours_and_starts_are_checked():
+    X = jax.random.normal(jax.random.key(0), (12, 3))
+    indices, distances = k_nearest(X, 6)
+    own = indices.at[:, 0].set(jnp.arange(12))
+    for neighbors, message in (
+        ((own, distances), "points as their own neighbours; leave these out"),
+        ((indices.at[2, 1].set(12), distances), r"indices outside of 0 … 11"),
+        ((indices, distances.at[0, 0].set(jnp.nan)), "distances that are NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tsne.affinity_graph(X, perplexity=3.0, neighbors=neighbors)
+    with pytest.raises(ValueError, match=r"embed: init: 1 of 12 rows hold NaN"):
+        tsne.embed(jax.random.key(0), X, perplexity=3.0, init=jnp.zeros((12, 2)).at[3, 1].set(jnp.nan))
+    with pytest.raises(ValueError, match=r"learning_rate is 0.0; it must be above 0, or None"):
+        tsne.embed(jax.random.key(0), X, perplexity=3.0, learning_rate=0.0)
+
+
+def test_squares_that_overflow_are_refused():
+    with pytest.raises(ValueError, match="distances overflow float32; scale the points down"):
+        k_nearest(1e25 * jax.random.normal(jax.random.key(0), (12, 3)), 2)
