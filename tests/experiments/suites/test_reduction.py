@@ -27,7 +27,7 @@ def test_affinities_are_one_distribution():
 
 @pytest.mark.slow
 def test_ours_and_the_peers_do_the_same_work():
-    options = {"with_peers": True, "points": [300], "mnist": None}
+    options = {"with_peers": True, "points": [1797], "mnist": None}
     for case in (
         *reduction.pca_cases(with_peers=True, most=2000),
         *reduction.neighbors_cases(**options),
