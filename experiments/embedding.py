@@ -1,7 +1,9 @@
 """Tasks of dimensionality reduction: the data as they are, the embedding as a file, and pictures of it."""
 
+import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -113,8 +115,10 @@ def _graph(
     check_types("search", search, {**DEFAULTS, "perplexities": (1.0,)})
     if search["perplexities"]:
         _longest(len(data_set.train.labels), search["perplexities"])
-    learner = module.make(hyperparameters, data_set.train.inputs)
-    batch = module.prepare(hyperparameters, data_set.train.inputs)
+    project = module.projection(hyperparameters, data_set.train.inputs)
+    X = project(data_set.train.inputs)
+    projected = dataclasses.replace(hyperparameters, num_input_components=0)
+    learner, batch = module.make(projected, X), module.prepare(projected, X)
     return Task(
         learner,
         num_updates=hyperparameters.num_early_iterations + hyperparameters.num_iterations,
@@ -124,7 +128,7 @@ def _graph(
         curves=("kl_divergence", "gradient_norm", "span"),
         work=1,
         unit="iterations",
-        pictures=functools.partial(_draw_embedding, module, hyperparameters, data_set, search),
+        pictures=functools.partial(_draw_embedding, module, hyperparameters, data_set, search, X, project),
     )
 
 
@@ -133,14 +137,14 @@ def _draw_embedding(
     hyperparameters: tsne.Config,
     data_set: data.DataSet,
     search: dict[str, Any],
+    X: jax.Array,
+    project: Callable[[np.ndarray], jax.Array],
     workdir: pathlib.Path,
     state: PyTree,
 ) -> list[pathlib.Path]:
     """Save and measure the embedding, add the test examples to it, and draw all of it."""
     Y = np.asarray(module.embedding(state))
-    train, test = data_set.train, data_set.test
-    X, X_test = _in_one_space(module, hyperparameters, train.inputs, test.inputs)
-    placed = formulas.transform(jax.random.key(0), X, Y, X_test, metric=hyperparameters.metric)
+    placed = formulas.transform(jax.random.key(0), X, Y, project(data_set.test.inputs), metric=hyperparameters.metric)
     drawn = _keep(workdir, X, Y, np.asarray(placed), data_set)
     if drawn and search["perplexities"]:
         drawn.append(_sweep(workdir, hyperparameters, X, search["perplexities"], data_set))
@@ -164,14 +168,6 @@ def _keep(
     )
     progress.say("embedding", describe(X, Y, train.labels, placed, test.labels))
     return [embedding_pictures.classes(workdir, Y, train, data_set)] if Y.shape[1] == 2 else []
-
-
-def _in_one_space(
-    module: Any, hyperparameters: tsne.Config, inputs: np.ndarray, others: np.ndarray
-) -> tuple[jax.Array, jax.Array]:
-    """Both sets of examples in the space in which distances of the first were taken."""
-    project = module.projection(hyperparameters, inputs)
-    return project(inputs), project(others)
 
 
 def describe(X: jax.Array, Y: np.ndarray, labels: np.ndarray, placed: np.ndarray, placed_labels: np.ndarray) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from experiments.data import DataSet, Split
 from experiments.pictures import save
 from mathai.reduction.neighbors import k_nearest
+from mathai.reduction.pca import choose_num_components
 
 THRESHOLD = 0.95  # of the variance, where a line is drawn
 NUM_OUTLIERS = 12  # examples shown as images
@@ -19,7 +20,7 @@ PALETTE = "tab10"
 def scree(workdir: pathlib.Path, ratios: np.ndarray) -> pathlib.Path:
     """Draw the variance that each component explains, and how many explain 95 % of it."""
     total = np.cumsum(ratios)
-    enough = int(np.searchsorted(total, THRESHOLD - 1e-6) + 1)
+    enough = int(choose_num_components(ratios, THRESHOLD))
     number = np.arange(1, len(ratios) + 1)
 
     def draw(figure):

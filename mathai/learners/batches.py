@@ -144,3 +144,12 @@ def as_vectors(inputs: Array) -> Array:
     (2, 64)
     """
     return as_floats(inputs).reshape(len(inputs), -1)
+
+
+def inputs_of(data: Examples | Shaped[Array, "n ..."]) -> Array:
+    """The inputs of examples, or an array of inputs alone, as vectors.
+
+    >>> inputs_of(Examples(jnp.zeros((2, 8, 8)), jnp.zeros(2, jnp.int32))).shape
+    (2, 64)
+    """
+    return as_vectors(jnp.asarray(data.inputs if isinstance(data, Examples) else data))

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from mathai.learners.base import Learner, PRNGKey, adam, check_between, check_positive, hyperparameters
-from mathai.learners.batches import Examples, as_vectors
+from mathai.learners.batches import inputs_of
 from mathai.models.mlp import MLP
 from mathai.reduction import _distances, tsne
 
@@ -80,7 +80,7 @@ def make(config: Config, inputs: Shaped[Array, "n ..."], *, model: nn.Module | N
     check_between(config, 1.0, config.batch_size - 2.0, "perplexity")
     model = model or MLP((*config.hidden_sizes, config.num_components))
     optimizer = adam(config.learning_rate)
-    num_features = as_vectors(jnp.zeros((1, *jnp.shape(inputs)[1:]))).shape[1]
+    num_features = inputs_of(jnp.zeros((1, *jnp.shape(inputs)[1:]))).shape[1]
 
     def init(key):
         key, start = jax.random.split(key)
@@ -92,7 +92,7 @@ def make(config: Config, inputs: Shaped[Array, "n ..."], *, model: nn.Module | N
         return tsne.kl_divergence(tsne.joint_affinities(conditional), jnp.asarray(model.apply(params, X)))
 
     def update(state: State, batch: Any):
-        X = _vectors(batch)
+        X = inputs_of(batch)
         loss, gradient = jax.value_and_grad(divergence)(state.params, X)
         step, moments = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, step)
@@ -104,7 +104,7 @@ def make(config: Config, inputs: Shaped[Array, "n ..."], *, model: nn.Module | N
         del key  # deterministic
         if data is None:
             raise ValueError("parametric_tsne: evaluate takes examples as its third argument.")
-        return {"kl_divergence": divergence(state.params, _vectors(data))}
+        return {"kl_divergence": divergence(state.params, inputs_of(data))}
 
     return Learner(init, update, evaluate)
 
@@ -114,8 +114,4 @@ def embedding(
 ) -> Callable[[Any], Float[Array, "m components"]]:
     """Return what places examples: f with the parameters of a state."""
     model = model or MLP((*config.hidden_sizes, config.num_components))
-    return lambda examples: jnp.asarray(model.apply(state.params, _vectors(examples)))
-
-
-def _vectors(data: Any) -> Float[Array, "m features"]:
-    return as_vectors(jnp.asarray(data.inputs if isinstance(data, Examples) else data))
+    return lambda examples: jnp.asarray(model.apply(state.params, inputs_of(examples)))

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Shaped
 
 from mathai.learners.base import Learner, PRNGKey, check_positive, hyperparameters
-from mathai.learners.batches import Examples, as_vectors
+from mathai.learners.batches import inputs_of
 from mathai.reduction import pca
 
 _fit_from_moments = jax.jit(pca.fit_from_moments, static_argnames="num_components")  # that accepts too few rows
@@ -77,7 +76,7 @@ def make(config: Config, num_features: int) -> Learner[State]:
         return State(key, pca.init_moments(num_features))
 
     def update(state: State, batch: Any):
-        moments = pca.update_moments(state.moments, _vectors(batch))
+        moments = pca.update_moments(state.moments, inputs_of(batch))
         degrees = jnp.maximum(moments.count - 1, 1).astype(moments.mean.dtype)
         metrics = {"examples": moments.count, "total_variance": jnp.trace(moments.scatter) / degrees}
         return State(state.key, moments), metrics
@@ -90,7 +89,7 @@ def make(config: Config, num_features: int) -> Learner[State]:
             "explained_variance_ratio": jnp.sum(model.explained_variance_ratio),
         }
         if data is not None:
-            X = _vectors(data).astype(model.mean.dtype)
+            X = inputs_of(data).astype(model.mean.dtype)
             error = X - pca.inverse_transform(model, pca.transform(model, X))
             metrics["reconstruction_error"] = jnp.mean(jnp.sum(error * error, axis=1))
         return metrics
@@ -101,7 +100,3 @@ def make(config: Config, num_features: int) -> Learner[State]:
 def as_model(config: Config, state: State) -> pca.PCA:
     """The components of the examples so far, as `mathai.reduction.pca.fit` gives them; of fewer than 2, no variance."""
     return _fit_from_moments(state.moments, num_components=config.num_components)
-
-
-def _vectors(data: Examples | Shaped[Array, "m ..."]) -> Array:
-    return as_vectors(jnp.asarray(data.inputs if isinstance(data, Examples) else data))

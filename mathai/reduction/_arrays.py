@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Shaped
 
 
@@ -15,8 +15,15 @@ def promote(*inputs: ArrayLike) -> tuple[tuple[Array, ...], np.dtype]:
     dtype = jnp.result_type(*arrays)
     if not jnp.issubdtype(dtype, jnp.floating):
         dtype = jnp.result_type(dtype, float)
-    accumulator = jnp.promote_types(dtype, jnp.float32)
-    return tuple(x.astype(accumulator) for x in arrays), dtype
+    return tuple(x.astype(accumulator(dtype)) for x in arrays), dtype
+
+
+def accumulator(dtype: DTypeLike) -> np.dtype:
+    """The dtype that statistics of a dtype run in: at least float32; integers count as JAX's default float."""
+    dtype = jnp.result_type(dtype)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.result_type(dtype, float)
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def contract(subscripts: str, *operands: Array) -> Array:

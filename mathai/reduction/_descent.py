@@ -15,8 +15,6 @@ FASTER, SLOWER, LEAST_GAIN = 0.2, 0.8, 0.01  # of a gain: where a coordinate goe
 LONGEST_STEP = 5.0  # of a point, in units of the embedding
 LEAST_RATE = 50.0  # of the rate that follows from the number of points
 EXACT_BELOW = {"cpu": 3000, "gpu": 15_000, "tpu": 15_000}  # points, where all pairs cost less than a grid
-
-
 METHODS = ("auto", "exact", "fft")
 
 

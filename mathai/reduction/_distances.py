@@ -37,7 +37,7 @@ def nearest(
     def one_block(query_and_index):
         q, own = query_and_index
         if metric == "manhattan":
-            survivors, exact = _by_differences(points, q, num_survivors, power=1)
+            survivors, exact = _by_differences(_manhattan_distances, points, q, num_survivors)
         else:
             survivors, exact = _by_products(products, points, q, num_survivors, k + exclude_self)
         if exclude_self:
@@ -80,10 +80,17 @@ def ranks(X: Float[Array, "n d"], neighbors: Int[Array, "n k"]) -> Int[Array, "n
 
 def squared_distances(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """‖x − z‖² of all pairs by differences: n m d numbers pass, none is stored, no digit is lost."""
+    return _summed(jnp.square, X, Z)
 
+
+def _manhattan_distances(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    return _summed(jnp.abs, X, Z)
+
+
+def _summed(of_difference: Callable[[Array], Array], X: Array, Z: Array) -> Float[Array, "n m"]:
     def add(total, columns):
         x, z = columns
-        return total + (x[:, None] - z[None, :]) ** 2, None
+        return total + of_difference(x[:, None] - z[None, :]), None
 
     return jax.lax.scan(add, jnp.zeros((len(X), len(Z)), X.dtype), (X.T, Z.T))[0]
 
@@ -135,19 +142,13 @@ def _by_products(products, X, q, num_survivors, k):
     is_doubtful = (beyond - error < sought) & (error > TOLERANCE * sought) & (sought > 0)
     return jax.lax.cond(
         largest_of_batch(jnp.any(is_doubtful)),
-        lambda: _by_differences(X, q, num_survivors, power=2),
+        lambda: _by_differences(squared_distances, X, q, num_survivors),
         lambda: (survivors, exact),
     )
 
 
-def _by_differences(X, q, num_survivors, power):
-    def add(total, columns):
-        x, z = columns
-        difference = jnp.abs(z[:, None] - x[None, :])
-        return total + difference**power, None
-
-    total = jax.lax.scan(add, jnp.zeros((len(q), len(X)), X.dtype), (X.T, q.T))[0]
-    values, survivors = smallest(total, num_survivors)
+def _by_differences(measure, X, q, num_survivors):
+    values, survivors = smallest(measure(q, X), num_survivors)
     return survivors, values
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from mathai.reduction._arrays import accumulator, contract
+
 ELEMENTS_AT_ONCE, ROWS_AT_LEAST = 2**20, 1024  # of a block: so small that it stays in cache between its uses
 WIDEST_PANEL = 512  # columns of the scatter matrix computed together, without those to their left
 
@@ -139,19 +141,6 @@ def centred(X: Shaped[Array, "n features"]) -> tuple[Float[Array, "n features"],
     difference = X - shift[None]
     mean = jnp.mean(difference, axis=0)
     return difference - mean[None], shift + mean
-
-
-def accumulator(dtype: DTypeLike) -> np.dtype:
-    """The dtype that statistics of a dtype run in: at least float32; integers count as JAX's default float."""
-    dtype = jnp.result_type(dtype)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        dtype = jnp.result_type(dtype, float)
-    return jnp.promote_types(dtype, jnp.float32)
-
-
-def contract(subscripts: str, *operands: Array) -> Array:
-    """`einsum` with products at full precision on every device."""
-    return jnp.einsum(subscripts, *operands, precision=jax.lax.Precision.HIGHEST)
 
 
 def check_finite(name: str, is_finite: Array, X: Array, where: Array | None = None) -> None:

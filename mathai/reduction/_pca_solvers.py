@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt32
 
-from mathai.reduction._moments import Moments, accumulator, centred, contract, moments_of
+from mathai.reduction._arrays import accumulator, contract
+from mathai.reduction._moments import Moments, centred, moments_of
 
 FEW_COMPONENTS = 0.1  # of min(n, d): so few are iterated more often, as their subspace is the harder to separate
 

@@ -62,18 +62,19 @@ def grids(num_points: int, dtype: np.dtype) -> Grids:
 def exact(Y: Float[Array, "n c"]) -> tuple[Float[Array, "n c"], Float[Array, ""]]:
     """(Σⱼ q_ij² (yᵢ − yⱼ), Z) over all pairs, a block of points at a time."""
     n, c = Y.shape
-    sources = jnp.concatenate([jnp.ones((n, 1), Y.dtype), Y], axis=1)
-
-    def one_block(y):
-        q = 1 / (1 + sum((y[:, a, None] - Y[None, :, a]) ** 2 for a in range(c)))
-        # Sums along rows as products: a compiler for CPUs makes fast ones of these alone.
-        total = contract("bn,ns->bs", q * q, sources)
-        return y * total[:, :1] - total[:, 1:], contract("bn,ns->bs", q, sources[:, :1])[:, 0] - 1
-
     block = min(n, max(1, BLOCK_BYTES // (n * Y.dtype.itemsize)))
     blocks = jnp.pad(Y, ((0, -n % block), (0, 0))).reshape(-1, block, c)
-    force, potential = jax.lax.map(one_block, blocks)
-    return force.reshape(-1, c)[:n], jnp.sum(potential.reshape(-1)[:n])
+    force, potential = jax.lax.map(lambda y: from_all(y, Y), blocks)
+    return force.reshape(-1, c)[:n], jnp.sum(potential.reshape(-1)[:n] - 1)
+
+
+def from_all(y: Float[Array, "m c"], Y: Float[Array, "n c"]) -> tuple[Float[Array, "m c"], Float[Array, "m"]]:
+    """(Σⱼ q² (y − yⱼ), ψ(y)) of some points, over all of Y."""
+    sources = jnp.concatenate([jnp.ones((len(Y), 1), Y.dtype), Y], axis=1)
+    q = jnp.reciprocal(1 + sum((y[:, a, None] - Y[None, :, a]) ** 2 for a in range(Y.shape[1])))
+    # Sums along rows as products: a compiler for CPUs makes fast ones of these alone.
+    total = contract("bn,ns->bs", q * q, sources)
+    return y * total[:, :1] - total[:, 1:], contract("bn,ns->bs", q, sources[:, :1])[:, 0]
 
 
 def by_grid(Y: Float[Array, "n c"], grids: Grids) -> tuple[Float[Array, "n c"], Float[Array, ""]]:

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Shaped, UInt32
 
 from mathai.reduction import _descent, _perplexity, _repulsion
-from mathai.reduction._arrays import check_finite, contract, over_blocks, promote
+from mathai.reduction._arrays import check_finite, over_blocks, promote
 from mathai.reduction._neighborhoods import check_perplexity
 from mathai.reduction.neighbors import k_nearest
 
@@ -131,8 +131,5 @@ def _read_push(field, y):
 
 
 def _exact_push(Y, y):
-    sources = jnp.concatenate([jnp.ones((len(Y), 1), Y.dtype), Y], axis=1)
-    q = 1 / (1 + sum((y[:, a, None] - Y[None, :, a]) ** 2 for a in range(Y.shape[1])))
-    total = contract("mn,ns->ms", q * q, sources)
-    potential = contract("mn,ns->ms", q, sources[:, :1])
-    return (y * total[:, :1] - total[:, 1:]) / potential
+    force, potential = _repulsion.from_all(y, Y)
+    return force / potential[:, None]

@@ -14,11 +14,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Shaped, UInt32
 
 from mathai.reduction import _pca_solvers
+from mathai.reduction._arrays import accumulator, contract
 from mathai.reduction._moments import (
     Moments,
-    accumulator,
     check_finite,
-    contract,
     init_moments,
     merge_moments,
     update_moments,
