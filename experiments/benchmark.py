@@ -33,7 +33,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("elements", 4 * 2**20, "Numbers that a formula of suite nn works on.", lower_bound=4096)
     flags.DEFINE_list("examples", ["2000", "5000", "10000", "20000"], "Numbers of examples of the fits of suite svm.")
     flags.DEFINE_integer("rows", 1_000_000, "The most rows of a matrix of suite pca.", lower_bound=1797)
-    flags.DEFINE_list("points", ["1797"], "Numbers of points of suites neighbors and tsne; 1797 are the digits.")
+    flags.DEFINE_list("points", ["1797"], "Numbers of points of suites neighbors, tsne and umap; 1797 are the digits.")
     flags.DEFINE_string("mnist", None, "A folder with MNIST's files, for more points than that; else Gaussians.")
     flags.DEFINE_string("out", None, "Folder for benchmark.jsonl; nothing is written without it.")
 
@@ -123,6 +123,12 @@ def _tsne() -> Iterable[Case]:
     return reduction.tsne_cases(with_peers=FLAGS.peers, points=_points(), mnist=FLAGS.mnist)
 
 
+def _umap() -> Iterable[Case]:
+    from experiments.suites import reduction
+
+    return reduction.umap_cases(with_peers=FLAGS.peers, points=_points(), mnist=FLAGS.mnist)
+
+
 def _points() -> list[int]:
     if not all(number.isdigit() and int(number) >= 200 for number in FLAGS.points):
         raise UserError(f"--points={','.join(FLAGS.points)} must be integers of at least 200, with commas between.")
@@ -139,6 +145,7 @@ SUITES: dict[str, Callable[[], Iterable[Case]]] = {
     "pca": _pca,
     "neighbors": _neighbors,
     "tsne": _tsne,
+    "umap": _umap,
 }
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ RUN_DEFAULTS = {
     "best_mode": "max",  # or "min"
 }
 
-SEARCHES = {"svm": "kernel_machines", "tsne": "embedding"}  # who has a section `search`, and the module that knows it
+# Who has a section `search`, and the module that knows it.
+SEARCHES = {"svm": "kernel_machines", "tsne": "embedding", "umap": "embedding"}
 
 
 def make_config(
@@ -51,8 +52,8 @@ def make_config(
       data: instead of an environment, fields of `experiments.data.DEFAULTS` that differ.
       text: instead of an environment, fields of `experiments.text.DEFAULTS` that differ.
       problem: instead of an environment, fields of `experiments.planning.DEFAULTS` that differ.
-      search: of a support vector machine or t-SNE, fields of `DEFAULTS` that differ in `experiments.kernel_machines`
-        or `experiments.embedding`.
+      search: of a support vector machine, t-SNE or UMAP, fields of `DEFAULTS` that differ in
+        `experiments.kernel_machines` or `experiments.embedding`.
       learner: fields of the learner's `Config` that differ from its defaults.
       run: fields of `RUN_DEFAULTS` that differ, and `num_updates` where the learner's `Config` does not know it.
     """

@@ -12,29 +12,31 @@ import ml_collections
 import numpy as np
 from jaxtyping import PyTree
 
-from experiments import data, embedding_pictures, progress
+from experiments import data, embedding_comparison, embedding_pictures, progress
 from experiments.configuration import check_types
 from experiments.errors import UserError
 from experiments.tasks import Task
-from mathai.learners import parametric_tsne, pca, tsne
+from mathai.learners import parametric_tsne, parametric_umap, pca, tsne, umap
 from mathai.learners.batches import Examples, as_vectors, minibatch, steps_per_epoch
 from mathai.reduction import tsne as formulas
-from mathai.reduction.neighbors import k_nearest, neighbor_recall, trustworthiness
+from mathai.reduction import umap as fuzzy_formulas
+from mathai.reduction.neighbors import k_nearest
 
 DEFAULTS = {
     "perplexities": (),  # of t-SNE: also embed with each of these, in one program, and draw them side by side
+    "beside": (),  # of t-SNE and UMAP: also embed with "pca", "tsne", "umap" as they are, measure and draw them
 }
-MOST_MEASURED = 10_000  # points of which ranks among all others are counted; a sample where there are more
-NUM_VOTES = 10  # neighbours that vote on a class
 
 
 def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: Any) -> Task:
-    """Build the task of a config with the section `data`: a stream for `pca` and encoders, one graph for `tsne`."""
+    """Build the task of a config with the section `data`: a stream for `pca` and encoders, one graph for the others."""
     fields = config.data.to_dict()
     check_types("data", fields, data.DEFAULTS)
     data_set = data.load(fields)
     try:
-        build = {pca: _stream, parametric_tsne: _encoder}.get(module, _graph)
+        build = {pca: _stream, parametric_tsne: _encoder, parametric_umap: _encoder_of_edges, umap: _edges}.get(
+            module, _graph
+        )
         return build(config, module, hyperparameters, data_set)
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -95,12 +97,27 @@ def _encoder(
     )
 
 
+def _encoder_of_edges(
+    config: ml_collections.ConfigDict, module: Any, hyperparameters: parametric_umap.Config, data_set: data.DataSet
+) -> Task:
+    edges = module.prepare(hyperparameters, data_set.train.inputs)
+    draw = functools.partial(module.draw, batch_size=hyperparameters.batch_size)
+    return Task(
+        module.make(hyperparameters, data_set.train.inputs),
+        num_updates=hyperparameters.num_updates,
+        data=edges,
+        draw=draw,
+        evaluation_data=draw(jax.random.key(0), edges, 0),
+        problem=pathlib.Path(config.data.name).stem,
+        curves=("loss",),
+        work=hyperparameters.batch_size,
+        unit="edges",
+        pictures=functools.partial(_draw_encoded, module, hyperparameters, data_set),
+    )
+
+
 def _draw_encoded(
-    module: Any,
-    hyperparameters: parametric_tsne.Config,
-    data_set: data.DataSet,
-    workdir: pathlib.Path,
-    state: parametric_tsne.State,
+    module: Any, hyperparameters: Any, data_set: data.DataSet, workdir: pathlib.Path, state: PyTree
 ) -> list[pathlib.Path]:
     """Save, measure and draw what an encoder makes of both parts of the data."""
     encode = jax.jit(module.embedding(hyperparameters, state))
@@ -111,8 +128,7 @@ def _draw_encoded(
 def _graph(
     config: ml_collections.ConfigDict, module: Any, hyperparameters: tsne.Config, data_set: data.DataSet
 ) -> Task:
-    search = config.search.to_dict()
-    check_types("search", search, {**DEFAULTS, "perplexities": (1.0,)})
+    search = _search(config)
     if search["perplexities"]:
         _longest(len(data_set.train.labels), search["perplexities"])
     project = module.projection(hyperparameters, data_set.train.inputs)
@@ -128,11 +144,46 @@ def _graph(
         curves=("kl_divergence", "gradient_norm", "span"),
         work=1,
         unit="iterations",
-        pictures=functools.partial(_draw_embedding, module, hyperparameters, data_set, search, X, project),
+        pictures=functools.partial(_draw_graph, module, hyperparameters, data_set, search, X, project),
     )
 
 
-def _draw_embedding(
+def _edges(
+    config: ml_collections.ConfigDict, module: Any, hyperparameters: umap.Config, data_set: data.DataSet
+) -> Task:
+    search = _search(config)
+    if search["perplexities"]:
+        raise UserError("config.search.perplexities are t-SNE's; UMAP has config.learner.num_neighbors.")
+    project = module.projection(hyperparameters, data_set.train.inputs)
+    X = project(data_set.train.inputs)
+    projected = dataclasses.replace(hyperparameters, num_input_components=0)
+    batch = module.prepare(projected, X, jnp.asarray(data_set.train.labels))
+    return Task(
+        module.make(projected, X, batch=batch),
+        num_updates=module.num_epochs(hyperparameters, len(X)),
+        data=batch,
+        evaluation_data=batch,
+        problem=pathlib.Path(config.data.name).stem,
+        curves=("loss", "span"),
+        work=1,
+        unit="epochs",
+        pictures=functools.partial(_draw_edges, module, hyperparameters, data_set, search, X, project),
+    )
+
+
+def _search(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The section `search`, each field of its type and each method known."""
+    search = config.search.to_dict()
+    check_types("search", search, {"perplexities": (1.0,), "beside": ("",)})
+    for method in search["beside"]:
+        if method not in embedding_comparison.METHODS:
+            raise UserError(
+                f"config.search.beside names {method!r}; use some of {', '.join(embedding_comparison.METHODS)}."
+            )
+    return search
+
+
+def _draw_graph(
     module: Any,
     hyperparameters: tsne.Config,
     data_set: data.DataSet,
@@ -143,12 +194,39 @@ def _draw_embedding(
     state: PyTree,
 ) -> list[pathlib.Path]:
     """Save and measure the embedding, add the test examples to it, and draw all of it."""
-    Y = np.asarray(module.embedding(state))
-    placed = formulas.transform(jax.random.key(0), X, Y, project(data_set.test.inputs), metric=hyperparameters.metric)
+    Y, X_new = np.asarray(module.embedding(state)), project(data_set.test.inputs)
+    placed = formulas.transform(jax.random.key(0), X, Y, X_new, metric=hyperparameters.metric)
     drawn = _keep(workdir, X, Y, np.asarray(placed), data_set)
     if drawn and search["perplexities"]:
         drawn.append(_sweep(workdir, hyperparameters, X, search["perplexities"], data_set))
-    return drawn
+    return drawn + embedding_comparison.compare(workdir, search["beside"], X, X_new, data_set)
+
+
+def _draw_edges(
+    module: Any,
+    hyperparameters: umap.Config,
+    data_set: data.DataSet,
+    search: dict[str, Any],
+    X: jax.Array,
+    project: Callable[[np.ndarray], jax.Array],
+    workdir: pathlib.Path,
+    state: PyTree,
+) -> list[pathlib.Path]:
+    """Save and measure the embedding, add the test examples to it, and draw all of it."""
+    Y, X_new = np.asarray(module.embedding(state)), project(data_set.test.inputs)
+    placed = fuzzy_formulas.transform(
+        jax.random.key(0),
+        X,
+        Y,
+        X_new,
+        min_dist=hyperparameters.min_dist,
+        spread=hyperparameters.spread,
+        metric=hyperparameters.metric,
+        repulsion_strength=hyperparameters.repulsion_strength,
+        num_negatives=hyperparameters.num_negatives,
+    )
+    drawn = _keep(workdir, X, Y, np.asarray(placed), data_set)
+    return drawn + embedding_comparison.compare(workdir, search["beside"], X, X_new, data_set)
 
 
 def _keep(
@@ -166,31 +244,8 @@ def _keep(
         test_labels=test.labels,
         test_embedding=placed,
     )
-    progress.say("embedding", describe(X, Y, train.labels, placed, test.labels))
+    progress.say("embedding", embedding_comparison.describe(X, Y, train.labels, placed, test.labels))
     return [embedding_pictures.classes(workdir, Y, train, data_set)] if Y.shape[1] == 2 else []
-
-
-def describe(X: jax.Array, Y: np.ndarray, labels: np.ndarray, placed: np.ndarray, placed_labels: np.ndarray) -> str:
-    """How well an embedding keeps neighbours and classes."""
-    some = np.random.default_rng(0).permutation(len(Y))[:MOST_MEASURED]
-    of = f" (of {len(some)} points)" if len(some) < len(Y) else ""
-    x, y = jnp.asarray(X)[some], jnp.asarray(Y)[some]
-    parts = []
-    if len(some) > 30:
-        parts.append(f"trustworthiness {float(trustworthiness(x, y, 15)):.4f}{of}")
-    if len(some) > NUM_VOTES:
-        parts.append(f"neighbour recall {float(neighbor_recall(x, y, NUM_VOTES)):.3f}{of}")
-        own = _vote(k_nearest(Y, NUM_VOTES)[0], labels)
-        parts.append(f"{NUM_VOTES}-NN accuracy {np.mean(own == labels):.4f}")
-        new = _vote(k_nearest(Y, NUM_VOTES, queries=placed)[0], labels)
-        parts.append(f"of test examples placed in it {np.mean(new == placed_labels):.4f}")
-    return ", ".join(parts)
-
-
-def _vote(neighbors: jax.Array, labels: np.ndarray) -> np.ndarray:
-    """The commonest label of each list; of equally common ones the smallest."""
-    votes = labels[np.asarray(neighbors)]
-    return np.stack([(votes == label).sum(1) for label in range(labels.max() + 1)], 1).argmax(1)
 
 
 def _sweep(

@@ -71,21 +71,34 @@ def sweep(
     workdir: pathlib.Path, Y: np.ndarray, divergences: np.ndarray, perplexities: Sequence[float], labels: np.ndarray
 ) -> pathlib.Path:
     """Draw embeddings [perplexities, n, 2] side by side."""
-    columns = min(len(perplexities), 3)
-    rows = -(-len(perplexities) // columns)
+    titles = [
+        f"perplexity {perplexity:g}, KL {divergence:.3f}"
+        for perplexity, divergence in zip(perplexities, divergences, strict=True)
+    ]
+    return side_by_side(workdir / "perplexities.png", titles, Y, labels)
+
+
+def side_by_side(
+    path: pathlib.Path, titles: Sequence[str], embeddings: Sequence[np.ndarray], labels: np.ndarray
+) -> pathlib.Path:
+    """Draw embeddings [n, 2] of the same points beside one another, in rows of three."""
+    columns = min(len(titles), 3)
+    rows = -(-len(titles) // columns)
 
     def draw(figure):
         panels = np.ravel(figure.subplots(rows, columns, squeeze=False))
-        for panel, y, divergence, perplexity in zip(panels, Y, divergences, perplexities, strict=False):
-            _scatter(panel, y, labels, [str(label) for label in range(labels.max() + 1)])
-            panel.set_title(f"perplexity {perplexity:g}, KL {divergence:.3f}", fontsize=10)
+        for panel, title, Y in zip(panels, titles, embeddings, strict=False):
+            _scatter(panel, Y, labels, [str(label) for label in range(labels.max() + 1)])
+            panel.set_title(title, fontsize=10)
             panel.set_xticks([])
             panel.set_yticks([])
             panel.set_aspect("equal", adjustable="datalim")
-        for panel in panels[len(perplexities) :]:
+        for panel in panels[len(titles) :]:
             panel.set_visible(False)
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside right center", markerscale=3, frameon=False)
 
-    return save(workdir / "perplexities.png", draw, (4.2 * columns, 4.2 * rows))
+    return save(path, draw, (4.2 * columns + 0.6, 4.2 * rows))
 
 
 def outliers(Y: np.ndarray, labels: np.ndarray) -> np.ndarray:

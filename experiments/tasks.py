@@ -24,11 +24,13 @@ SECTIONS = {
     "pca": "data",
     "tsne": "data",
     "parametric_tsne": "data",
+    "umap": "data",
+    "parametric_umap": "data",
     "value_iteration": "problem",
     "tabular_q": "problem",
 }
 GENERATIVE = {"vae", "gan", "diffusion"}
-EMBEDDING = {"pca", "tsne", "parametric_tsne"}
+EMBEDDING = {"pca", "tsne", "parametric_tsne", "umap", "parametric_umap"}
 
 
 class Task(NamedTuple):

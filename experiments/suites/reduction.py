@@ -1,8 +1,9 @@
-"""Principal components, neighbours and t-SNE beside scikit-learn and openTSNE, in float32.
+"""Principal components, neighbours, t-SNE and UMAP beside scikit-learn, openTSNE and umap-learn, in float32.
 
 The data are scikit-learn's digits, Gaussians, and MNIST on 50 principal components where its folder is given.
-Embeddings are scored by the divergence of one and the same P, made by scikit-learn's search for widths; its negative
-is the score. Each contestant's time is from the data to the embedding, neighbours included.
+t-SNE is scored by the divergence of one and the same P, made by scikit-learn's search for widths; its negative is the
+score. UMAP is scored by scikit-learn's trustworthiness of at most 5000 points, in percent. Each contestant's time is
+from the data to the embedding, neighbours included.
 """
 
 import os
@@ -17,11 +18,12 @@ from sklearn import neighbors as sklearn_neighbors
 
 from experiments import data, progress
 from experiments.suites.base import Case, Contestant
-from mathai.reduction import neighbors, pca, tsne
+from mathai.reduction import neighbors, pca, tsne, umap
 
 NUM_JOBS = len(os.sched_getaffinity(0))
 NUM_DIGITS = 1797
 PERPLEXITY, NUM_NEIGHBORS = 30.0, 90
+MOST_SCORED, LEAST_TRUST = 5000, 93.0  # points of which trustworthiness is measured, and the least percent of it
 BLOCK = 500  # rows of an exact sum over all pairs
 SHAPES = ((1797, 64), (60_000, 784), (1_000_000, 100))
 
@@ -86,6 +88,37 @@ def tsne_cases(*, with_peers: bool, points: list[int], mnist: str | None) -> Ite
         if with_peers:
             contestants += _peers(X, score)
         yield Case(f"t-SNE, {n} x {X.shape[1]}", contestants, n, "examples", -np.inf, ())
+
+
+def umap_cases(*, with_peers: bool, points: list[int], mnist: str | None) -> Iterator[Case]:
+    """Embeddings in the plane with 15 neighbours, from the data to the end; umap-learn with a seed up to 10 000."""
+    for n in points:
+        X = _points(n, mnist)
+        some = np.random.default_rng(0).permutation(n)[:MOST_SCORED]
+
+        def score(Y, X=X, some=some):
+            return 100 * float(manifold.trustworthiness(X[some], np.asarray(Y)[some], n_neighbors=15))
+
+        contestants = [Contestant("mathai", lambda X=X: umap.embed(jax.random.key(0), X).Y, score, compiles=False)]
+        if with_peers:
+            contestants += _umap_learn(X, score)
+        yield Case(f"UMAP, {n} x {X.shape[1]}", contestants, n, "examples", LEAST_TRUST, ())
+
+
+def _umap_learn(X: np.ndarray, score: Any) -> list[Contestant]:
+    """In parallel as it comes, and on one thread with the seed that makes it repeat itself."""
+    try:
+        from umap import UMAP
+    except ImportError:
+        progress.say("peer", "umap-learn is not installed")
+        return []
+    ways = {"umap-learn": {"n_jobs": NUM_JOBS}}
+    if len(X) <= 10_000:
+        ways["umap-learn, seed"] = {"n_jobs": 1, "random_state": 0}
+    return [
+        Contestant(name, lambda way=way: UMAP(**way).fit_transform(X), score, compiles=False)
+        for name, way in ways.items()
+    ]
 
 
 def divergence(P: Any, Y: np.ndarray) -> float:

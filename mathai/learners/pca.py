@@ -3,13 +3,15 @@
 For data that do not fit in memory, or that arrive over time. A matrix is one call of `mathai.reduction.pca.fit`.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from mathai.learners.base import Learner, PRNGKey, check_positive, hyperparameters
-from mathai.learners.batches import inputs_of
+from mathai.learners.batches import as_vectors, inputs_of
 from mathai.reduction import pca
 
 _fit_from_moments = jax.jit(pca.fit_from_moments, static_argnames="num_components")  # that accepts too few rows
@@ -100,3 +102,12 @@ def make(config: Config, num_features: int) -> Learner[State]:
 def as_model(config: Config, state: State) -> pca.PCA:
     """The components of the examples so far, as `mathai.reduction.pca.fit` gives them; of fewer than 2, no variance."""
     return _fit_from_moments(state.moments, num_components=config.num_components)
+
+
+def projection(num_components: int, inputs: Any) -> Callable[[Any], Float[Array, "m features"]]:
+    """What takes examples, new ones too, into the first components of these; 0 components: no more than vectors."""
+    X = as_vectors(jnp.asarray(inputs))
+    if not 0 < num_components < min(X.shape):
+        return lambda examples: as_vectors(jnp.asarray(examples))
+    model = pca.fit(X, num_components=num_components)
+    return lambda examples: pca.transform(model, as_vectors(jnp.asarray(examples)))

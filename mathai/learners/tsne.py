@@ -6,9 +6,9 @@ A small data set is one call of `mathai.reduction.tsne.embed`, which makes the s
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
+from mathai.learners import pca
 from mathai.learners.base import (
     Learner,
     PRNGKey,
@@ -17,8 +17,7 @@ from mathai.learners.base import (
     check_positive,
     hyperparameters,
 )
-from mathai.learners.batches import as_vectors
-from mathai.reduction import _descent, _start, pca, tsne
+from mathai.reduction import _descent, _start, tsne
 from mathai.reduction._descent import METHODS, Iterate
 from mathai.reduction._repulsion import Grids
 from mathai.reduction.neighbors import METRICS
@@ -148,11 +147,7 @@ def vectors(config: Config, inputs: Any) -> Float[Array, "n features"]:
 
 def projection(config: Config, inputs: Any) -> Callable[[Any], Float[Array, "m features"]]:
     """What takes examples into the space in which distances are taken, for new ones too."""
-    X = as_vectors(jnp.asarray(inputs))
-    if not 0 < config.num_input_components < min(X.shape):
-        return lambda examples: as_vectors(jnp.asarray(examples))
-    model = pca.fit(X, num_components=config.num_input_components)
-    return lambda examples: pca.transform(model, as_vectors(jnp.asarray(examples)))
+    return pca.projection(config.num_input_components, inputs)
 
 
 def _schedule(config: Config) -> _descent.Schedule:

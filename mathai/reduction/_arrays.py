@@ -45,7 +45,7 @@ def check_finite(name: str, X: ArrayLike) -> None:
         )
 
 
-def gather(values: Shaped[Array, "n"], indices: Array) -> Array:
+def gather(values: Shaped[Array, "n ..."], indices: Array) -> Array:
     """`values[indices]` of indices that are known to lie within."""
     return values.at[indices].get(mode="promise_in_bounds")
 

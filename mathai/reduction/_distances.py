@@ -26,7 +26,7 @@ def nearest(
 ) -> tuple[Int[Array, "m k"], Float[Array, "m k"]]:
     """Indices and distances of the k nearest of X; with `exclude_self` query i is point i and is left out."""
     if metric == "cosine":
-        X, queries = _unit(X), _unit(queries)
+        X, queries = unit(X), unit(queries)
     points, seekers = jax.lax.stop_gradient((X, queries))
     n, m = len(X), len(queries)
     num_survivors = min(n, k + exclude_self + SPARE)
@@ -37,7 +37,7 @@ def nearest(
     def one_block(query_and_index):
         q, own = query_and_index
         if metric == "manhattan":
-            survivors, exact = _by_differences(_manhattan_distances, points, q, num_survivors)
+            survivors, exact = _by_differences(manhattan_distances, points, q, num_survivors)
         else:
             survivors, exact = _by_products(products, points, q, num_survivors, k + exclude_self)
         if exclude_self:
@@ -47,7 +47,7 @@ def nearest(
 
     indices = over_blocks(one_block, (seekers, jnp.arange(m, dtype=jnp.int32)), block).astype(jnp.int32)
     # Derivatives measure again, a block at a time, rather than keep n·k·d differences.
-    measure = jax.checkpoint(lambda part: _measured(X, part[0], part[1], metric))
+    measure = jax.checkpoint(lambda part: measured(X, part[0], part[1], metric))
     return indices, over_blocks(measure, (queries, indices), block)
 
 
@@ -59,7 +59,7 @@ def ranks(X: Float[Array, "n d"], neighbors: Int[Array, "n k"]) -> Int[Array, "n
     def one_block(part):
         q, own, listed = part
         values, size = products(q)
-        exact = _squares_to(X, q, listed)
+        exact = squares_to(X, q, listed)
         error = jnp.broadcast_to(_rounding(X, size)[:, None], exact.shape)
         is_doubtful = (error > TOLERANCE * exact) & (exact > 0)
         distances, margin = jax.lax.cond(
@@ -83,7 +83,7 @@ def squared_distances(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[A
     return _summed(jnp.square, X, Z)
 
 
-def _manhattan_distances(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
+def manhattan_distances(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
     return _summed(jnp.abs, X, Z)
 
 
@@ -95,7 +95,7 @@ def _summed(of_difference: Callable[[Array], Array], X: Array, Z: Array) -> Floa
     return jax.lax.scan(add, jnp.zeros((len(X), len(Z)), X.dtype), (X.T, Z.T))[0]
 
 
-def _unit(X):
+def unit(X):
     """Vectors of length 1, in one dimension more: a vector of zeros is at right angles to all others."""
     largest = jnp.max(jnp.abs(X), axis=1, keepdims=True)
     X = jnp.where(largest == 0, 0, X / jnp.where(largest == 0, 1, largest))
@@ -133,7 +133,7 @@ def _by_products(products, X, q, num_survivors, k):
     """Columns and squared distances of the nearest; by differences where rounding may have hidden a neighbour."""
     values, size = products(q)
     values, survivors = smallest(values, num_survivors)
-    exact = _squares_to(X, q, survivors)
+    exact = squares_to(X, q, survivors)
     if num_survivors == len(X):
         return survivors, exact
     sought = -jax.lax.top_k(-exact, k)[0][:, -1]
@@ -152,16 +152,16 @@ def _by_differences(measure, X, q, num_survivors):
     return survivors, values
 
 
-def _squares_to(X, q, indices):
+def squares_to(X, q, indices):
     difference = q[:, None, :] - X.at[indices].get(mode="promise_in_bounds")
     return jnp.sum(difference * difference, axis=-1)
 
 
-def _measured(X, q, indices, metric):
+def measured(X, q, indices, metric):
     """Distances to the neighbours that were found; their derivative at 0 is 0."""
     if metric == "manhattan":
         return jnp.sum(jnp.abs(q[:, None, :] - X.at[indices].get(mode="promise_in_bounds")), axis=-1)
-    squares = _squares_to(X, q, indices)
+    squares = squares_to(X, q, indices)
     if metric == "cosine":
         return squares / 2
     is_zero: Bool[Array, "b k"] = squares == 0

@@ -10,25 +10,20 @@ from jaxtyping import Array, Float, Int
 from mathai.reduction import _affinity_graph, _perplexity
 from mathai.reduction._affinity_graph import AffinityGraph
 from mathai.reduction._arrays import check_finite, promote
-from mathai.reduction.neighbors import k_nearest
+from mathai.reduction.neighbors import approximate_nearest, k_nearest
 
+SEARCHES = ("auto", "exact", "approximate")
+APPROXIMATE_FROM = 100_000  # points, where "auto" no longer looks at all pairs
 PER_PERPLEXITY = 3  # neighbours; beyond three times the perplexity weights are small
 
 
 def neighbors_of(name, X, perplexity, num_neighbors, metric, given) -> tuple[Int[Array, "n k"], Float[Array, "n k"]]:
     """Indices and distances of neighbours, given or found; every mistake in the arguments is an error."""
-    X = jnp.asarray(X)
-    chex.assert_rank(X, 2)
+    X = _points(name, X)
     n = len(X)
-    if n < 4:
-        raise ValueError(f"{name}: X has {n} points; an embedding needs at least 4.")
-    check_finite(f"{name}: X", X)
     if given is not None:
-        indices, distances = given
-        chex.assert_equal_shape([indices, distances])
-        chex.assert_shape(indices, (n, None))
+        indices, distances = _given(name, n, given)
         k = jnp.shape(indices)[1]
-        _check_lists(name, indices, distances)
     else:
         k = num_neighbors
         check_perplexity(name, perplexity, jnp.inf)
@@ -43,6 +38,58 @@ def neighbors_of(name, X, perplexity, num_neighbors, metric, given) -> tuple[Int
         indices, distances = k_nearest(promote(_finite(X))[0][0], k, metric=metric)
     check_perplexity(name, perplexity, k)
     return jnp.asarray(indices, jnp.int32), jnp.asarray(distances)
+
+
+def lists_with_self(name, X, num_neighbors, metric, search, given) -> tuple[Int[Array, "n k"], Float[Array, "n k"]]:
+    """Indices and distances of neighbours, the point itself first, which `num_neighbors` counts; given or found."""
+    X = _points(name, X)
+    n = len(X)
+    if given is not None:
+        indices, distances = _given(name, n, _without_self(given))
+    else:
+        if num_neighbors < 2:
+            raise ValueError(f"{name}: num_neighbors is {num_neighbors}; it counts the point itself and is at least 2.")
+        if search not in SEARCHES:
+            raise ValueError(f"{name}: neighbor_search {search!r} is unknown; use one of {', '.join(SEARCHES)}.")
+        points, k = promote(_finite(X))[0][0], min(num_neighbors, n) - 1
+        if search == "approximate" or (search == "auto" and n >= APPROXIMATE_FROM):
+            indices, distances = approximate_nearest(jax.random.key(0), points, k, metric=metric)
+        else:
+            indices, distances = k_nearest(points, k, metric=metric)
+    own = jnp.arange(n, dtype=jnp.int32)[:, None]
+    (distances,), _ = promote(distances)
+    return (
+        jnp.concatenate([own, jnp.asarray(indices, jnp.int32)], axis=1),
+        jnp.pad(distances, ((0, 0), (1, 0))),
+    )
+
+
+def _points(name: str, X: ArrayLike) -> Array:
+    """The points of an embedding; too few, or numbers that are known and not finite, are an error."""
+    X = jnp.asarray(X)
+    chex.assert_rank(X, 2)
+    if len(X) < 4:
+        raise ValueError(f"{name}: X has {len(X)} points; an embedding needs at least 4.")
+    check_finite(f"{name}: X", X)
+    return X
+
+
+def _given(name: str, num_points: int, given) -> tuple[ArrayLike, ArrayLike]:
+    """Lists of neighbours that fit the points; what is wrong in them and known is an error."""
+    indices, distances = given
+    chex.assert_equal_shape([indices, distances])
+    chex.assert_shape(indices, (num_points, None))
+    _check_lists(name, indices, distances)
+    return indices, distances
+
+
+def _without_self(given):
+    """Lists whose first column is known to be the points themselves, as other programs make them, without it."""
+    indices, distances = given
+    if isinstance(indices, jax.core.Tracer) or jnp.ndim(indices) != 2 or jnp.shape(indices)[1] < 2:
+        return given
+    known = np.asarray(indices)
+    return (known[:, 1:], distances[:, 1:]) if np.array_equal(known[:, 0], np.arange(len(known))) else given
 
 
 def _finite(X):

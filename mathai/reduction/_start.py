@@ -9,13 +9,17 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
-from mathai.reduction import _pca_solvers
+from mathai.reduction import _pca_solvers, _spectral
 from mathai.reduction._arrays import check_finite, contract, promote
+from mathai.reduction._fuzzy_graph import FuzzyGraph
 
 SCALE = 1e-4  # standard deviation of the first coordinate, so that the first steps are those of a linear map
 JITTER = 0.01  # of the scale: tells duplicates apart, and seeds
 LARGE = 2000  # points and features beyond which principal components are projected
 STARTS = ("pca", "random")
+GRAPH_STARTS = ("spectral", "pca", "random")
+GRAPH_EXTENT = 10.0  # of each coordinate, where edges of a graph are to become short
+GRAPH_JITTER = 1e-4
 
 Start = Callable[[Array], Float[Array, "n c"]]  # of a key
 
@@ -33,6 +37,45 @@ def of_data(
     if init not in STARTS:
         raise ValueError(f"embed: init {init!r} is unknown; use an array or one of {', '.join(STARTS)}.")
     return (principal if init == "pca" else random)(points, num_components)
+
+
+def of_graph(
+    X: Shaped[ArrayLike, "n features"],
+    graph: FuzzyGraph,
+    *,
+    num_components: int,
+    init: str | Float[ArrayLike, "n components"],
+) -> Start:
+    """Where `umap.embed` starts, as a function of the key; see its arguments. What is random is little."""
+    (points,), _ = promote(X)
+    if not isinstance(init, str):
+        chex.assert_shape(init, (len(points), num_components))
+        check_finite("embed: init", init)
+        given = jnp.asarray(init, points.dtype)
+        return lambda key: given
+    if init not in GRAPH_STARTS:
+        raise ValueError(f"embed: init {init!r} is unknown; use an array or one of {', '.join(GRAPH_STARTS)}.")
+    if init == "random":
+        shape = (len(points), num_components)
+        return lambda key: jax.random.uniform(key, shape, points.dtype, -GRAPH_EXTENT, GRAPH_EXTENT)
+    if init == "pca":
+        return functools.partial(_stretched, _projection(points, num_components))
+    # The key of the iteration is always the same: its end depends on it by rounding alone.
+    Y, is_whole = _spectral.layout(jax.random.key(0), graph, len(points), num_components)
+    if isinstance(is_whole, jax.core.Tracer):
+        Y = jnp.where(is_whole, Y.astype(points.dtype), _projection(points, num_components))
+    elif not is_whole:
+        Y = _projection(points, num_components)
+    return functools.partial(_stretched, Y)
+
+
+@jax.jit
+def _stretched(Y, key):
+    """Coordinates from 0 to 10, a little off."""
+    Y = Y * (GRAPH_EXTENT / jnp.maximum(jnp.max(jnp.abs(Y)), jnp.finfo(Y.dtype).tiny))
+    Y = Y + GRAPH_JITTER * jax.random.normal(key, Y.shape, Y.dtype)
+    low, high = jnp.min(Y, axis=0, keepdims=True), jnp.max(Y, axis=0, keepdims=True)
+    return GRAPH_EXTENT * (Y - low) / jnp.maximum(high - low, jnp.finfo(Y.dtype).tiny)
 
 
 def principal(X: Float[Array, "n d"], num_components: int) -> Start:

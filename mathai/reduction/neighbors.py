@@ -6,12 +6,12 @@ import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Int, Key, Shaped, UInt32
 
-from mathai.reduction import _distances
+from mathai.reduction import _approximate_neighbors, _distances
 from mathai.reduction._arrays import check_finite, promote
 
-__all__ = ["k_nearest", "neighbor_recall", "trustworthiness"]
+__all__ = ["approximate_nearest", "k_nearest", "neighbor_recall", "trustworthiness"]
 
 METRICS = ("euclidean", "cosine", "manhattan")
 
@@ -64,16 +64,11 @@ def k_nearest(
         check_finite("k_nearest: queries", queries)
         chex.assert_equal_shape_suffix([jnp.asarray(X), jnp.asarray(queries)], 1)
     others = jnp.shape(X)[0] - (queries is None)
-    if not 1 <= k <= others:
-        raise ValueError(
-            f"k_nearest: k is {k}; it must be at least 1 and at most {others}, the number of points to choose from."
-        )
-    if metric not in METRICS:
-        raise ValueError(f"k_nearest: metric {metric!r} is unknown; use one of {', '.join(METRICS)}.")
+    _check_choice("k_nearest", k, others, metric)
     if block_size is not None and block_size < 1:
         raise ValueError(f"k_nearest: block_size is {block_size}; it must be at least 1.")
     indices, distances = _k_nearest(X, queries, k=k, metric=metric, block_size=block_size)
-    _check_range(distances)
+    _check_range("k_nearest", distances)
     return indices, distances
 
 
@@ -87,14 +82,88 @@ def _k_nearest(X, queries, *, k, metric, block_size):
     return indices, _nan_unless_finite(distances, X).astype(dtype)
 
 
-def _check_range(distances: Array) -> None:
+def approximate_nearest(
+    key: Key[Array, ""] | UInt32[Array, "..."],
+    X: Shaped[ArrayLike, "n features"],
+    k: int,
+    *,
+    metric: str = "euclidean",
+    num_trees: int | None = None,
+    num_rounds: int | None = None,
+) -> tuple[Int[Array, "n k"], Float[Array, "n k"]]:
+    """About the k nearest other points of each point, for sets that are too large to measure all pairs.
+
+        N⁰(i) = the k nearest of i in the leaves around that of i,   over trees
+        Nʳ⁺¹(i) = the k nearest of Nʳ(i) ∪ {w : i, w ∈ Bʳ(v) of some v},   Bʳ(v) = Nʳ(v) ∪ {u : v ∈ Nʳ(u)}
+
+    A tree halves the points until each leaf holds at most 128; all members of a leaf are measured against the 4096
+    points of the leaves whose means are nearest to its own. Each round then introduces the neighbours of a point to
+    each other. Below 24 576 points the search is exact, for that is the quicker way. Distances are exact, of points
+    that are named once each and never name themselves, and differentiable as those of `k_nearest`; with one device
+    a key always finds the same. Where X is traced and holds NaN, all distances are NaN.
+
+    Args:
+      key: of the directions in which groups are halved and of who is introduced.
+      X: points; integers become floats. Half precision is measured in float32.
+      k: neighbours of each point, fixed while tracing.
+      metric: "euclidean", "cosine" (1 − cos; a vector of zeros has distance 1 to all that are not) or "manhattan".
+      num_trees: trees, at least 1; None takes 1. More find more.
+      num_rounds: rounds of introductions; None takes 2.
+
+    Returns:
+      (indices into X [n, k], distances [n, k] in X's dtype), nearest first.
+
+    Raises:
+      ValueError: k is not in 1 … n − 1, no tree or fewer than 0 rounds, an unknown metric, points that are known to
+        hold NaN, or distances that overflow.
+      AssertionError: X is not a matrix.
+
+    Source:
+      Dasgupta & Freund (2008), Random projection trees and low dimensional manifolds, section 2; Dong, Moses & Li
+      (2011), Efficient k-nearest neighbor graph construction for generic similarity measures, section 2.
+
+    >>> indices, distances = approximate_nearest(jax.random.key(0), jnp.array([[0.0], [1.0], [3.0]]), 1)
+    >>> indices.tolist(), distances.tolist()
+    ([[1], [0], [1]], [[1.0], [1.0], [2.0]])
+    """
+    chex.assert_rank(X, 2)
+    check_finite("approximate_nearest: X", X)
+    _check_choice("approximate_nearest", k, jnp.shape(X)[0] - 1, metric)
+    num_trees = _approximate_neighbors.NUM_TREES if num_trees is None else num_trees
+    num_rounds = _approximate_neighbors.NUM_ROUNDS if num_rounds is None else num_rounds
+    if num_trees < 1:
+        raise ValueError(f"approximate_nearest: num_trees is {num_trees}; it must be at least 1.")
+    if num_rounds < 0:
+        raise ValueError(f"approximate_nearest: num_rounds is {num_rounds}; it must be at least 0.")
+    indices, distances = _approximate_nearest(key, X, k=k, metric=metric, num_trees=num_trees, num_rounds=num_rounds)
+    _check_range("approximate_nearest", distances)
+    return indices, distances
+
+
+@functools.partial(jax.jit, static_argnames=("k", "metric", "num_trees", "num_rounds"))
+def _approximate_nearest(key, X, **choices):
+    (X,), dtype = promote(X)
+    indices, distances = _approximate_neighbors.nearest(key, X, **choices)
+    return indices, _nan_unless_finite(distances, X).astype(dtype)
+
+
+def _check_choice(name: str, k: int, others: int, metric: str) -> None:
+    if not 1 <= k <= others:
+        raise ValueError(
+            f"{name}: k is {k}; it must be at least 1 and at most {others}, the number of points to choose from."
+        )
+    if metric not in METRICS:
+        raise ValueError(f"{name}: metric {metric!r} is unknown; use one of {', '.join(METRICS)}.")
+
+
+def _check_range(name: str, distances: Array) -> None:
     """Raise a `ValueError` for distances that are known and too large for their dtype."""
     if isinstance(distances, jax.core.Tracer):
         return
     with jax.ensure_compile_time_eval():
         is_finite = bool(jnp.all(jnp.isfinite(distances)))
     if not is_finite:
-        raise ValueError(f"k_nearest: distances overflow {distances.dtype}; scale the points down.")
+        raise ValueError(f"{name}: distances overflow {distances.dtype}; scale the points down.")
 
 
 def trustworthiness(

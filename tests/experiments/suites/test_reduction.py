@@ -32,12 +32,15 @@ def test_ours_and_the_peers_do_the_same_work():
         *reduction.pca_cases(with_peers=True, most=2000),
         *reduction.neighbors_cases(**options),
         *reduction.tsne_cases(**options),
+        *reduction.umap_cases(**options),
     ):
         scores = [contestant.score(contestant.program()) for contestant in case.contestants]
         assert min(scores) >= case.least_score
         assert len(scores) >= 2
         if case.name.startswith("t-SNE"):
             assert scores[0] >= 1.02 * max(scores)  # scores are negative
+        if case.name.startswith("UMAP"):
+            assert scores[0] >= max(scores) - 0.5
 
 
 def test_without_peers_there_is_one_contestant_and_more_points_than_digits_are_gaussians():

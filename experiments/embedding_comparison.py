@@ -1,0 +1,106 @@
+"""How good an embedding is, and several of one data set side by side: what they keep, how long they take."""
+
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import embedding_pictures, progress
+from experiments.data import DataSet
+from mathai.reduction import pca, tsne, umap
+from mathai.reduction.neighbors import k_nearest, neighbor_recall, trustworthiness
+
+MOST_MEASURED = 10_000  # points of which ranks among all others are counted; a sample where there are more
+NUM_VOTES = 10  # neighbours that vote on a class
+
+
+class Method(NamedTuple):
+    """A way to embed in the plane, with its defaults.
+
+    Attributes:
+      title: as it is written.
+      embed: X → what places are read from.
+      places: of what `embed` gave, [n, 2].
+      transform: (X, what `embed` gave, X_new) → places of new examples.
+    """
+
+    title: str
+    embed: Callable[[jax.Array], Any]
+    places: Callable[[jax.Array, Any], jax.Array]
+    transform: Callable[[jax.Array, Any, jax.Array], jax.Array]
+
+
+METHODS = {
+    "pca": Method(
+        "PCA",
+        lambda X: pca.fit(X, num_components=2),
+        lambda X, model: pca.transform(model, X),
+        lambda X, model, new: pca.transform(model, new),
+    ),
+    "tsne": Method(
+        "t-SNE",
+        lambda X: tsne.embed(jax.random.key(0), X),
+        lambda X, embedding: embedding.Y,
+        lambda X, embedding, new: tsne.transform(jax.random.key(0), X, embedding, new),
+    ),
+    "umap": Method(
+        "UMAP",
+        lambda X: umap.embed(jax.random.key(0), X),
+        lambda X, embedding: embedding.Y,
+        lambda X, embedding, new: umap.transform(jax.random.key(0), X, embedding, new),
+    ),
+}
+
+
+def compare(
+    workdir: pathlib.Path, names: Sequence[str], X: jax.Array, X_new: jax.Array, data_set: DataSet
+) -> list[pathlib.Path]:
+    """Embed one data set in several ways, say how good each is and how long it took, and draw them side by side.
+
+    Each runs twice: the first time is with compilation, the second without.
+    """
+    if not names:
+        return []
+    train, test = data_set.train, data_set.test
+    titles, found = [], []
+    for name in names:
+        method = METHODS[name]
+        seconds = []
+        for _ in range(2):
+            begin = time.perf_counter()
+            embedding = jax.block_until_ready(method.embed(X))
+            seconds.append(time.perf_counter() - begin)
+        Y = np.asarray(method.places(X, embedding))
+        placed = np.asarray(method.transform(X, embedding, X_new))
+        spent = f"{seconds[1]:.2f} s ({seconds[0]:.1f} s with compilation)"
+        progress.say(method.title, f"{spent}, {describe(X, Y, train.labels, placed, test.labels)}")
+        titles.append(f"{method.title}, {seconds[1]:.2g} s")
+        found.append(Y)
+    return [embedding_pictures.side_by_side(workdir / "comparison.png", titles, found, train.labels)]
+
+
+def describe(X: jax.Array, Y: np.ndarray, labels: np.ndarray, placed: np.ndarray, placed_labels: np.ndarray) -> str:
+    """How well an embedding keeps neighbours and classes."""
+    some = np.random.default_rng(0).permutation(len(Y))[:MOST_MEASURED]
+    of = f" (of {len(some)} points)" if len(some) < len(Y) else ""
+    x, y = jnp.asarray(X)[some], jnp.asarray(Y)[some]
+    parts = []
+    if len(some) > 30:
+        parts.append(f"trustworthiness {float(trustworthiness(x, y, 15)):.4f}{of}")
+    if len(some) > NUM_VOTES:
+        parts.append(f"neighbour recall {float(neighbor_recall(x, y, NUM_VOTES)):.3f}{of}")
+        own = _vote(k_nearest(Y, NUM_VOTES)[0], labels)
+        parts.append(f"{NUM_VOTES}-NN accuracy {np.mean(own == labels):.4f}")
+        new = _vote(k_nearest(Y, NUM_VOTES, queries=placed)[0], labels)
+        parts.append(f"of test examples placed in it {np.mean(new == placed_labels):.4f}")
+    return ", ".join(parts)
+
+
+def _vote(neighbors: jax.Array, labels: np.ndarray) -> np.ndarray:
+    """The commonest label of each list; of equally common ones the smallest."""
+    votes = labels[np.asarray(neighbors)]
+    return np.stack([(votes == label).sum(1) for label in range(labels.max() + 1)], 1).argmax(1)

@@ -1,0 +1,271 @@
+"""Embeddings of UMAP: what they keep, what makes them equal, what they refuse; and new points in them."""
+
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import datasets, manifold
+from sklearn.neighbors import KNeighborsClassifier
+
+from mathai.reduction import neighbors, umap
+
+
+@pytest.fixture(scope="module")
+def groups():
+    """Three groups of thirty points in four dimensions, and their classes."""
+    centers = 12 * np.random.default_rng(0).normal(size=(3, 4))
+    labels = np.repeat(np.arange(3), 30)
+    noise = np.random.default_rng(1).normal(size=(90, 4))
+    return (centers[labels] + noise).astype(np.float32), labels
+
+
+@pytest.fixture(scope="module")
+def embedded(groups):
+    return umap.embed(jax.random.key(0), groups[0], num_neighbors=10, num_epochs=100)
+
+
+def apart(Y, labels):
+    """The least distance between two groups over the largest distance from a group's middle."""
+    middles = np.stack([Y[labels == c].mean(0) for c in np.unique(labels)])
+    widest = max(np.linalg.norm(Y[labels == c] - m, axis=1).max() for c, m in enumerate(middles))
+    gaps = [np.linalg.norm(a - b) for i, a in enumerate(middles) for b in middles[:i]]
+    return min(gaps) / widest
+
+
+def test_groups_stay_together_and_apart(groups, embedded):
+    assert embedded.Y.shape == (90, 2)
+    assert int(embedded.epochs) == 100
+    assert apart(np.asarray(embedded.Y), groups[1]) > 2
+
+
+def test_iris_is_trustworthy():
+    X = datasets.load_iris().data.astype(np.float32)
+    found = umap.embed(jax.random.key(0), X, num_epochs=300)
+    assert manifold.trustworthiness(X, np.asarray(found.Y), n_neighbors=15) >= 0.97
+
+
+def test_one_key_gives_one_embedding(groups, embedded):
+    again = umap.embed(jax.random.key(0), groups[0], num_neighbors=10, num_epochs=100)
+    digests = {hashlib.sha256(np.asarray(found.Y).tobytes()).hexdigest() for found in (embedded, again)}
+    assert len(digests) == 1
+    other = umap.embed(jax.random.key(1), groups[0], num_neighbors=10, num_epochs=100)
+    assert not np.allclose(embedded.Y, other.Y, atol=0.1)
+
+
+def test_neighbors_may_be_given_with_or_without_the_points(groups):
+    X = groups[0]
+    indices, distances = neighbors.k_nearest(X, 9)
+    own = np.arange(90)[:, None]
+    with_self = np.concatenate([own, indices], 1), np.pad(np.asarray(distances), ((0, 0), (1, 0)))
+    found = [
+        umap.embed(jax.random.key(0), X, num_neighbors=10, num_epochs=5, neighbors=given).Y
+        for given in (None, (indices, distances), with_self)
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_seeds_and_distances_are_mapped_over_one_graph(groups):
+    X = groups[0]
+    near = neighbors.k_nearest(X, 9)
+
+    def embed(key, min_dist):
+        return umap.embed(key, X, min_dist=min_dist, neighbors=near, num_epochs=3).Y
+
+    keys, distances = jax.random.split(jax.random.key(0), 2), jnp.array([0.0, 0.8])
+    found = jax.jit(jax.vmap(jax.vmap(embed, (None, 0)), (0, None)))(keys, distances)
+    assert found.shape == (2, 2, 90, 2)
+    for i, j in ((0, 0), (1, 1)):
+        np.testing.assert_allclose(found[i, j], embed(keys[i], distances[j]), atol=2e-2)
+    assert not np.allclose(found[0, 0], found[1, 0], atol=0.1)
+    assert not np.allclose(found[0, 0], found[0, 1], atol=0.1)
+
+
+def test_points_stay_apart_by_min_dist(groups):
+    def nearest(min_dist):
+        Y = umap.embed(jax.random.key(0), groups[0], num_neighbors=10, min_dist=min_dist, num_epochs=100).Y
+        return float(jnp.median(neighbors.k_nearest(Y, 1)[1]))
+
+    assert nearest(0.8) > 2 * nearest(0.0)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "manhattan"])
+def test_other_metrics(groups, metric):
+    X, labels = groups
+    found = umap.embed(jax.random.key(0), X, metric=metric, num_neighbors=10, num_epochs=100)
+    k = KNeighborsClassifier(5).fit(np.asarray(found.Y), labels)
+    assert k.score(np.asarray(found.Y), labels) > 0.95
+
+
+def test_classes_shape_a_supervised_embedding():
+    """Points in one cloud whose classes are at random: only the labels can part them."""
+    X = np.random.default_rng(0).normal(size=(120, 3)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, 2, 120)
+    settings = {"num_neighbors": 15, "num_epochs": 150}
+
+    def score(**given):
+        Y = np.asarray(umap.embed(jax.random.key(0), X, **settings, **given).Y)
+        near = np.asarray(neighbors.k_nearest(Y, 5)[0])
+        return np.mean(labels[near] == labels[:, None])
+
+    assert score() < 0.65
+    assert score(labels=labels, target_weight=0.9) > 0.9
+
+
+def test_parts_that_hang_together_nowhere_start_from_principal_components():
+    """Two groups so far apart that no neighbour lies in the other."""
+    X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    X[20:] += 1e3
+    found = umap.embed(jax.random.key(0), X, num_neighbors=5, num_epochs=50)
+    assert np.all(np.isfinite(found.Y))
+    assert apart(np.asarray(found.Y), np.arange(40) // 20) > 1
+    traced = jax.jit(lambda X: umap.embed(jax.random.key(0), X, num_neighbors=5, num_epochs=0).Y)(X)
+    started = umap.embed(jax.random.key(0), X, num_neighbors=5, num_epochs=0, init="pca").Y
+    np.testing.assert_allclose(traced, started, atol=1e-2)
+    assert np.ptp(np.asarray(started), axis=0) == pytest.approx([10, 10])
+
+
+def test_duplicates_and_few_points():
+    X = np.zeros((8, 2), np.float32)
+    found = umap.embed(jax.random.key(0), X, num_epochs=20)
+    assert np.all(np.isfinite(found.Y))
+    four = umap.embed(jax.random.key(0), np.eye(4, dtype=np.float32), num_epochs=20)
+    assert np.all(np.isfinite(four.Y))
+    assert len(np.unique(np.asarray(four.Y), axis=0)) == 4
+
+
+def test_a_hub_is_kept():
+    """One point in the middle of a sphere is everyone's neighbour."""
+    X = np.random.default_rng(0).normal(size=(100, 20))
+    X = (X / np.linalg.norm(X, axis=1, keepdims=True)).astype(np.float32)
+    X[0] = 0
+    found = umap.embed(jax.random.key(0), X, num_neighbors=3, num_epochs=100)
+    Y = np.asarray(found.Y)
+    assert np.all(np.isfinite(Y))
+    assert np.linalg.norm(Y[0] - Y.mean(0)) < np.linalg.norm(Y - Y.mean(0), axis=1).max()
+
+
+@pytest.mark.parametrize("init", ["pca", "random", "array"])
+def test_other_starts(groups, init):
+    X, labels = groups
+    start = X[:, :2] if init == "array" else init
+    Y = np.asarray(umap.embed(jax.random.key(0), X, num_neighbors=10, init=start, num_epochs=100).Y)
+    assert KNeighborsClassifier(5).fit(Y, labels).score(Y, labels) == 1
+    if init == "array":
+        kept = umap.embed(jax.random.key(0), X, num_neighbors=10, init=start, num_epochs=0).Y
+        np.testing.assert_array_equal(kept, start)
+
+
+def test_approximate_neighbors_serve_as_well(groups):
+    X, _ = groups  # so few that the search is exact
+    found = umap.embed(jax.random.key(0), X, num_neighbors=10, num_epochs=2, neighbor_search="approximate")
+    exact = umap.embed(jax.random.key(0), X, num_neighbors=10, num_epochs=2, neighbor_search="exact")
+    np.testing.assert_allclose(found.Y, exact.Y, atol=1e-3)
+
+
+def test_three_components_and_half_precision(groups):
+    found = umap.embed(jax.random.key(0), jnp.asarray(groups[0], jnp.bfloat16), num_components=3, num_epochs=20)
+    assert found.Y.shape == (90, 3)
+    assert found.Y.dtype == jnp.float32
+    assert np.all(np.isfinite(found.Y))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_neighbors": 1}, "num_neighbors is 1"),
+        ({"num_components": 0}, "num_components is 0"),
+        ({"num_epochs": -1}, "num_epochs is -1"),
+        ({"num_negatives": -1}, "num_negatives is -1"),
+        ({"min_dist": 2.0}, "min_dist is 2.0 and spread 1.0"),
+        ({"init": "laplacian"}, "init 'laplacian' is unknown"),
+        ({"metric": "euclid"}, "metric 'euclid' is unknown"),
+        ({"neighbor_search": "fast"}, "neighbor_search 'fast' is unknown"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(groups, change, message):
+    with pytest.raises(ValueError, match=message):
+        umap.embed(jax.random.key(0), groups[0], **change)
+
+
+def test_points_that_are_none_are_refused(groups):
+    with pytest.raises(ValueError, match="row 3 the first"):
+        umap.embed(jax.random.key(0), groups[0] * np.where(np.arange(90) == 3, np.nan, 1)[:, None])
+    with pytest.raises(ValueError, match="at least 4"):
+        umap.embed(jax.random.key(0), groups[0][:3])
+
+
+# New points
+
+
+@pytest.fixture(scope="module")
+def placed(groups, embedded):
+    new = groups[0] + 0.3 * np.random.default_rng(5).normal(size=(90, 4)).astype(np.float32)
+    return new, np.asarray(umap.transform(jax.random.key(1), groups[0], embedded, new))
+
+
+def test_new_points_go_to_their_group(groups, embedded, placed):
+    _X, labels = groups
+    k = KNeighborsClassifier(5).fit(np.asarray(embedded.Y), labels)
+    assert k.score(placed[1], labels) == 1
+    gaps = np.linalg.norm(placed[1] - np.asarray(embedded.Y), axis=1)
+    assert np.median(gaps) < 0.1 * np.ptp(np.asarray(embedded.Y))
+
+
+@pytest.mark.parametrize("part", [slice(0, 1), slice(5, 60), slice(None, None, -1)])
+def test_what_a_point_gets_depends_on_no_other(groups, embedded, placed, part):
+    new, whole = placed
+    again = umap.transform(jax.random.key(1), groups[0], embedded, new[part])
+    np.testing.assert_array_equal(again, whole[part])
+    many = np.concatenate([new[part], groups[0], groups[0], groups[0]])
+    longer = umap.transform(jax.random.key(1), groups[0], embedded, many)
+    np.testing.assert_array_equal(longer[: len(again)], again)
+
+
+def test_the_curve_of_an_embedding_is_kept(groups, embedded, placed):
+    bare = umap.transform(jax.random.key(1), groups[0], embedded.Y, placed[0])
+    np.testing.assert_array_equal(bare, placed[1])  # 0.1 and 1.0 are the defaults of both
+    other = umap.transform(jax.random.key(1), groups[0], embedded.Y, placed[0], min_dist=0.9)
+    assert not np.allclose(other, placed[1], atol=1e-3)
+
+
+def test_a_point_between_its_only_neighbors_stays_there():
+    """No epochs: the start is the mean of the neighbours' places, the nearer by its weight. Two at one distance."""
+    X, Y = np.array([[0.0], [2.0], [50.0], [51.0]]), np.array([[0.0, 0.0], [4.0, 2.0], [9.0, 9.0], [9.0, 8.0]])
+    found = umap.transform(jax.random.key(0), X, Y, np.array([[1.0]]), num_neighbors=2, num_epochs=0)
+    np.testing.assert_allclose(found, [[2.0, 1.0]], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_neighbors": 0}, "num_neighbors is 0"),
+        ({"num_epochs": -1}, "num_epochs is -1"),
+        ({"metric": "euclid"}, "metric 'euclid' is unknown"),
+        ({"min_dist": -1.0}, "min_dist is -1.0"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_for_new_points(groups, change, message):
+    with pytest.raises(ValueError, match=message):
+        umap.transform(jax.random.key(0), groups[0], groups[0][:, :2], groups[0][:2], **change)
+
+
+def test_new_points_that_are_none_are_refused(groups, embedded):
+    with pytest.raises(ValueError, match="X_new"):
+        umap.transform(jax.random.key(0), groups[0], embedded, np.full((2, 4), np.nan, np.float32))
+
+
+@pytest.mark.slow
+def test_held_out_digits_are_placed_among_their_class():
+    digits = datasets.load_digits()
+    X, labels = digits.data.astype(np.float32), digits.target
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(1797)
+        train, test = order[:1437], order[1437:]
+        found = umap.embed(jax.random.key(seed), X[train])
+        new = umap.transform(jax.random.key(seed), X[train], found, X[test])
+        votes = KNeighborsClassifier(10).fit(np.asarray(found.Y), labels[train])
+        assert votes.score(np.asarray(new), labels[test]) >= 0.972
+        assert manifold.trustworthiness(X[train], np.asarray(found.Y), n_neighbors=15) >= 0.982
