@@ -61,7 +61,8 @@ def compare(
 ) -> list[pathlib.Path]:
     """Embed one data set in several ways, say how good each is and how long it took, and draw them side by side.
 
-    Each runs twice: the first time is with compilation, the second without.
+    Each runs twice: the first time is with compilation, the second without. One that the data are too few for is left
+    out, and said to be.
     """
     if not names:
         return []
@@ -70,16 +71,22 @@ def compare(
     for name in names:
         method = METHODS[name]
         seconds = []
-        for _ in range(2):
-            begin = time.perf_counter()
-            embedding = jax.block_until_ready(method.embed(X))
-            seconds.append(time.perf_counter() - begin)
+        try:
+            for _ in range(2):
+                begin = time.perf_counter()
+                embedding = jax.block_until_ready(method.embed(X))
+                seconds.append(time.perf_counter() - begin)
+        except ValueError as error:
+            progress.say(method.title, f"left out: {error}")
+            continue
         Y = np.asarray(method.places(X, embedding))
         placed = np.asarray(method.transform(X, embedding, X_new))
         spent = f"{seconds[1]:.2f} s ({seconds[0]:.1f} s with compilation)"
         progress.say(method.title, f"{spent}, {describe(X, Y, train.labels, placed, test.labels)}")
         titles.append(f"{method.title}, {seconds[1]:.2g} s")
         found.append(Y)
+    if not found:
+        return []
     return [embedding_pictures.side_by_side(workdir / "comparison.png", titles, found, train.labels)]
 
 

@@ -11,14 +11,15 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Float, Int, PyTree, Shaped, UInt32
 
-from mathai.learners.base import Learner, PRNGKey, adam, check_between, check_positive, hyperparameters
+from mathai.learners.base import Learner, PRNGKey, adam, check_between, check_choices, check_positive, hyperparameters
 from mathai.learners.batches import inputs_of
 from mathai.models.mlp import MLP
 from mathai.reduction import _layout
 from mathai.reduction import umap as formulas
 from mathai.reduction._neighborhoods import lists_with_self
+from mathai.reduction.neighbors import METRICS
 
 
 @hyperparameters
@@ -47,7 +48,7 @@ class Config:
     batch_size: int = 1000
     num_updates: int = 3000
     num_negatives: int = 5
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
 
 
 class Edges(NamedTuple):
@@ -57,13 +58,14 @@ class Edges(NamedTuple):
       inputs: examples as vectors.
       rows: one end of each edge.
       columns: the other.
-      below: the sum of the weights of all edges before this one and of its own.
+      below: the sum of the weights of all edges before this one and of its own, as whole numbers: sums of floats would
+        let entries of weight 0 be drawn, and lose those of many edges that are weak.
     """
 
     inputs: Float[Array, "n features"]
     rows: Int[Array, "edges"]
     columns: Int[Array, "edges"]
-    below: Float[Array, "edges"]
+    below: UInt32[Array, "edges"]
 
 
 class Batch(NamedTuple):
@@ -117,6 +119,7 @@ def make(config: Config, inputs: Shaped[Array, "n ..."], *, model: nn.Module | N
     """
     check_positive(config, "num_components", "batch_size", "num_updates", "num_negatives", "hidden_sizes")
     check_between(config, 0.0, float("inf"), "learning_rate")
+    check_choices(config, {"metric": METRICS})
     if config.batch_size < 2:
         raise ValueError(f"parametric_umap: batch_size is {config.batch_size}; pairs that push need at least 2 edges.")
     curve = _layout.Curve(*formulas.find_ab(config.spread, config.min_dist))
@@ -164,14 +167,21 @@ def prepare(config: Config, inputs: Shaped[ArrayLike, "n ..."]) -> Edges:
     graph = formulas.fuzzy_simplicial_set(
         *lists_with_self("parametric_umap", X, config.num_neighbors, config.metric, "auto", None)
     )
-    return Edges(X, graph.rows, graph.columns, jnp.cumsum(graph.weights))
+    return edges_of(X, graph)
+
+
+def edges_of(inputs: Float[Array, "n features"], graph: formulas.FuzzyGraph) -> Edges:
+    """Edges to draw from: weights in units of their sum over 2³² or so."""
+    total = jnp.maximum(jnp.sum(graph.weights), jnp.finfo(graph.weights.dtype).tiny)
+    unit = 2.0**32 * 0.99 - len(graph.weights)  # rounding adds at most ½ each
+    whole = jnp.round(graph.weights / total * unit).astype(jnp.uint32)
+    return Edges(inputs, graph.rows, graph.columns, jnp.cumsum(whole, dtype=jnp.uint32))
 
 
 def draw(key: PRNGKey, edges: Edges, step: Int[Array, ""] | int, *, batch_size: int) -> Batch:
     """The batch of a step: edges drawn in proportion to their weights; it depends on key and step alone."""
-    total = edges.below[-1]
-    chosen = jax.random.uniform(jax.random.fold_in(key, step), (batch_size,), edges.below.dtype, 0, 1) * total
-    index = jnp.minimum(jnp.searchsorted(edges.below, chosen, side="right"), len(edges.below) - 1)
+    chosen = jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, edges.below[-1], jnp.uint32)
+    index = jnp.searchsorted(edges.below, chosen, side="right")
     rows, columns = (jnp.take(ends, index, mode="clip") for ends in (edges.rows, edges.columns))
     return Batch(*(jnp.take(edges.inputs, ends, axis=0, mode="clip") for ends in (rows, columns)))
 

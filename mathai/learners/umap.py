@@ -154,6 +154,7 @@ def prepare(config: Config, inputs: Shaped[Array, "n ..."], labels: Int[ArrayLik
       ValueError: fewer than 4 points, NaN among them, or a supervised config without labels.
     """
     _check(config)
+    formulas.find_ab(config.spread, config.min_dist)  # a curve that cannot be is refused before the search
     X = vectors(config, inputs)
     lists = lists_with_self("umap", X, config.num_neighbors, config.metric, config.neighbor_search, None)
     graph = formulas.fuzzy_simplicial_set(*lists)

@@ -19,7 +19,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "BUILD.md")
-QUICK = {  # by the config's first word
+UMAP = ("--config.data.num_train=100", "--config.learner.num_epochs=20")
+QUICK = {  # by how the config's name begins
     "ppo": ("--config.learner.total_env_steps=4096", "--config.learner.num_evaluation_episodes=4"),
     "dqn": ("--config.learner.total_env_steps=3000", "--config.learner.num_evaluation_episodes=4"),
     "pqn": ("--config.learner.total_env_steps=4096", "--config.learner.num_evaluation_episodes=4"),
@@ -38,7 +39,10 @@ QUICK = {  # by the config's first word
         "--config.learner.num_iterations=20",
         "--config.search.perplexities=()",
     ),
-    "parametric": ("--config.learner.num_epochs=5",),
+    "parametric_tsne": ("--config.learner.num_epochs=5",),
+    "umap": UMAP,
+    "embedding_comparison": UMAP,
+    "parametric_umap": ("--config.data.num_train=100", "--config.learner.num_updates=20"),
     "transformer": ("--config.learner.num_updates=50", "--config.learner.num_features=16"),
 }
 SHORT = r"python -m experiments\.train --config=configs/ppo_cartpole\.py --workdir=\S+"
@@ -98,7 +102,8 @@ class Shell:
         assert flag(words, "workdir")
         flags = [word for word in words if not word.startswith("--workdir=")]
         name = hashlib.sha256(" ".join(flags).encode()).hexdigest()[:12]
-        quick = QUICK[pathlib.Path(flag(words, "config")).stem.split("_")[0]]
+        config = pathlib.Path(flag(words, "config")).stem
+        (quick,) = (flags for name, flags in QUICK.items() if f"{config}_".startswith(f"{name}_"))
         go = lambda folder: self._programs.run("train", *flags, *quick, f"--workdir={folder}")  # noqa: E731
         folder, done = self._once(f"document_{name}", go)
         assert (done.returncode, done.stderr) == (0, "")
