@@ -180,10 +180,19 @@ def edges_of(inputs: Float[Array, "n features"], graph: formulas.FuzzyGraph) -> 
 
 def draw(key: PRNGKey, edges: Edges, step: Int[Array, ""] | int, *, batch_size: int) -> Batch:
     """The batch of a step: edges drawn in proportion to their weights; it depends on key and step alone."""
-    chosen = jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, edges.below[-1], jnp.uint32)
+    bits = jax.random.bits(jax.random.fold_in(key, step), (batch_size,), jnp.uint32)
+    chosen = _high_half(bits, edges.below[-1])
     index = jnp.searchsorted(edges.below, chosen, side="right")
     rows, columns = (jnp.take(ends, index, mode="clip") for ends in (edges.rows, edges.columns))
     return Batch(*(jnp.take(edges.inputs, ends, axis=0, mode="clip") for ends in (rows, columns)))
+
+
+def _high_half(a: UInt32[Array, "m"], b: UInt32[Array, ""]) -> UInt32[Array, "m"]:
+    """⌊a b / 2³²⌋, which for random a is uniform below b; `jax.random.randint` is not, of numbers as large."""
+    half = jnp.uint32(2**16 - 1)
+    a_high, a_low, b_high, b_low = a >> 16, a & half, b >> 16, b & half
+    middle = a_high * b_low + (a_low * b_low >> 16)
+    return a_high * b_high + (middle >> 16) + (a_low * b_high + (middle & half) >> 16)
 
 
 def embedding(

@@ -84,6 +84,7 @@ def squared_distances(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[A
 
 
 def manhattan_distances(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """Σ |x − z| of all pairs."""
     return _summed(jnp.abs, X, Z)
 
 
@@ -153,6 +154,7 @@ def _by_differences(measure, X, q, num_survivors):
 
 
 def squares_to(X, q, indices):
+    """‖q − x‖² to the points of X that each row of indices names, by differences."""
     difference = q[:, None, :] - X.at[indices].get(mode="promise_in_bounds")
     return jnp.sum(difference * difference, axis=-1)
 

@@ -121,6 +121,13 @@ def test_edges_are_drawn_in_proportion_to_their_weights(edges):
     assert_proportional(counts, weights)
 
 
+def test_numbers_below_a_large_one_are_products_in_64_bits():
+    a = np.random.default_rng(0).integers(0, 2**32, 1000, dtype=np.uint64)
+    for b in (1, 2**16 - 1, 2**16 + 1, 4_252_017_623, 2**32 - 1):
+        found = parametric_umap._high_half(jnp.asarray(a, jnp.uint32), jnp.uint32(b))
+        np.testing.assert_array_equal(np.asarray(found, np.uint64), a * np.uint64(b) >> np.uint64(32))
+
+
 def test_a_batch_depends_on_key_and_step_alone(edges):
     draw = lambda key, step: parametric_umap.draw(key, edges, step, batch_size=40)  # noqa: E731
     batch = draw(KEY, 3)
