@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped, UInt32
 from mathai.learners.base import Learner, PRNGKey, adam, check_between, check_choices, check_positive, hyperparameters
 from mathai.learners.batches import inputs_of
 from mathai.models.mlp import MLP
-from mathai.reduction import _layout
+from mathai.reduction import _curve, _layout
 from mathai.reduction import umap as formulas
 from mathai.reduction._neighborhoods import lists_with_self
 from mathai.reduction.neighbors import METRICS
@@ -122,7 +122,7 @@ def make(config: Config, inputs: Shaped[Array, "n ..."], *, model: nn.Module | N
     check_choices(config, {"metric": METRICS})
     if config.batch_size < 2:
         raise ValueError(f"parametric_umap: batch_size is {config.batch_size}; pairs that push need at least 2 edges.")
-    curve = _layout.Curve(*formulas.find_ab(config.spread, config.min_dist))
+    curve = _layout.Curve(*_curve.check_and_fit("parametric_umap", config.spread, config.min_dist))
     model = model or MLP((*config.hidden_sizes, config.num_components))
     optimizer = adam(config.learning_rate, schedule="linear", num_steps=config.num_updates)
     num_features = inputs_of(jnp.zeros((1, *jnp.shape(inputs)[1:]))).shape[1]

@@ -6,6 +6,7 @@ A small data set is one call of `mathai.reduction.umap.embed`, which makes the s
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Shaped
@@ -19,7 +20,7 @@ from mathai.learners.base import (
     check_positive,
     hyperparameters,
 )
-from mathai.reduction import _edge_ranks, _fuzzy_graph, _layout, _start
+from mathai.reduction import _curve, _edge_ranks, _fuzzy_graph, _layout, _start
 from mathai.reduction import umap as formulas
 from mathai.reduction._edge_ranks import EdgeRanks
 from mathai.reduction._neighborhoods import SEARCHES, lists_with_self
@@ -121,16 +122,16 @@ def make(
     batch = prepare(config, inputs, labels) if batch is None else batch
     X = vectors(config, inputs)
     begin = _start.of_graph(X, batch.graph, num_components=config.num_components, init=config.init)
-    curve = _layout.Curve(*formulas.find_ab(config.spread, config.min_dist))
+    curve = _layout.Curve(*_curve.check_and_fit("umap", config.spread, config.min_dist))
     schedule = _layout.schedule_of(config.learning_rate, config.repulsion_strength, num_epochs(config, len(X)))
 
     def init(key):
         return State(key, begin(key), jnp.int32(0))
 
     def update(state: State, batch: Batch):
-        places = _placed(state.Y, batch.ranks)
+        places = _edge_ranks.placed(batch.ranks, state.Y)
         places = _layout.epoch(state.key, state.epoch, places, batch.ranks, curve, schedule, config.num_negatives)
-        Y = jnp.stack([_edge_ranks.in_place(batch.ranks, place) for place in places], axis=1)
+        Y = _edge_ranks.taken_back(batch.ranks, places)
         metrics = {
             "learning_rate": _layout.rate(schedule, state.epoch),
             "span": jnp.max(jnp.max(Y, axis=0) - jnp.min(Y, axis=0)),
@@ -141,7 +142,7 @@ def make(
         del key  # deterministic
         if batch is None:
             raise ValueError("umap: evaluate takes the batch of `prepare` as its third argument.")
-        places = _placed(state.Y, batch.ranks)
+        places = _edge_ranks.placed(batch.ranks, state.Y)
         return {"loss": _layout.loss(places, batch.ranks, curve, config.num_negatives)}
 
     return Learner(init, update, evaluate)
@@ -154,13 +155,14 @@ def prepare(config: Config, inputs: Shaped[Array, "n ..."], labels: Int[ArrayLik
       ValueError: fewer than 4 points, NaN among them, or a supervised config without labels.
     """
     _check(config)
-    formulas.find_ab(config.spread, config.min_dist)  # a curve that cannot be is refused before the search
+    _curve.check_and_fit("umap", config.spread, config.min_dist)  # what cannot be is refused before the search
     X = vectors(config, inputs)
     lists = lists_with_self("umap", X, config.num_neighbors, config.metric, config.neighbor_search, None)
     graph = formulas.fuzzy_simplicial_set(*lists)
     if config.supervised:
         if labels is None:
             raise ValueError("umap: supervised is True, and there are no labels.")
+        chex.assert_shape(labels, (len(X),))
         graph = formulas.intersect_labels(graph, labels, target_weight=config.target_weight)
     graph = _fuzzy_graph.without_rare(graph, num_epochs(config, len(X)))
     return Batch(_edge_ranks.by_rank(graph, len(X)), graph)
@@ -184,10 +186,6 @@ def vectors(config: Config, inputs: Any) -> Float[Array, "n features"]:
 def projection(config: Config, inputs: Any) -> Callable[[Any], Float[Array, "m features"]]:
     """What takes examples into the space in which distances are taken, for new ones too."""
     return pca.projection(config.num_input_components, inputs)
-
-
-def _placed(Y, ranks):
-    return tuple(_edge_ranks.in_order(ranks, coordinate) for coordinate in Y.T)
 
 
 def _check(config: Config) -> None:

@@ -171,7 +171,9 @@ def _introduced(key: Key[Array, ""] | UInt32[Array, "..."], X: Float[Array, "n d
     around = jnp.concatenate([listed, _naming(key, listed)], axis=1)
     largest = INTRODUCED * max(INTRODUCED + X.shape[1], k)  # of the numbers held for one point
     block = max(1, min(n, _distances.BLOCK_BYTES // (largest * X.dtype.itemsize)))
-    proposals = over_blocks(lambda part: _proposals(X, lists, *part, metric=metric), (own, around), block)
+    longest = jnp.max(jnp.where(jnp.isfinite(lists.distances), lists.distances, 0))
+    scale = jnp.where(longest > 0, longest, 1)  # in this unit distances are no extreme numbers
+    proposals = over_blocks(lambda part: _proposals(X, lists, scale, *part, metric=metric), (own, around), block)
     others = over_blocks(
         lambda part: _proposed(around, proposals, *part, num_tried=max(TRIED, k)), (own, around), block
     )
@@ -194,7 +196,7 @@ def _naming(key: Key[Array, ""] | UInt32[Array, "..."], listed: Int[Array, "n m"
     return jnp.where(table == n * m, -1, table % n)
 
 
-def _proposals(X, lists: Lists, own: Int[Array, "b"], around: Int[Array, "b introduced"], *, metric: str):
+def _proposals(X, lists: Lists, scale, own: Int[Array, "b"], around: Int[Array, "b introduced"], *, metric: str):
     """For each of those around a point, who else there is nearer than all that it lists: [b, introduced, proposals].
 
     A number orders them by distance and ends in the place of who is proposed, so that one minimum finds both.
@@ -207,7 +209,7 @@ def _proposals(X, lists: Lists, own: Int[Array, "b"], around: Int[Array, "b intr
     is_known = jnp.any(known[:, :, :, None] == around[:, None, None, :], axis=2)
     is_other = (around[:, None, :] >= 0) & (around[:, None, :] != around[:, :, None])
     is_wanted = is_other & ~is_known & (distances < gather(lists.distances[:, -1], guests)[:, :, None])
-    bits = jax.lax.bitcast_convert_type(distances.astype(jnp.float32), jnp.int32)
+    bits = jax.lax.bitcast_convert_type((distances / scale).astype(jnp.float32), jnp.int32)
     numbers = (bits & ~(INTRODUCED - 1)) | jnp.arange(size, dtype=jnp.int32)[None, None]
     numbers = jnp.where(is_wanted, jnp.minimum(numbers, NOTHING), NOTHING)
     return jnp.stack([jnp.min(part, axis=2) for part in jnp.split(numbers, PROPOSALS, axis=2)], axis=2)

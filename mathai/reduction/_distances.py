@@ -141,11 +141,13 @@ def _by_products(products, X, q, num_survivors, k):
     error = _rounding(X, size)
     beyond = values[:, -1] + size
     is_doubtful = (beyond - error < sought) & (error > TOLERANCE * sought) & (sought > 0)
-    return jax.lax.cond(
-        largest_of_batch(jnp.any(is_doubtful)),
-        lambda: _by_differences(squared_distances, X, q, num_survivors),
-        lambda: (survivors, exact),
-    )
+
+    def measured_again():  # what one query gets does not depend on the others of its block
+        columns, distances = _by_differences(squared_distances, X, q, num_survivors)
+        again = is_doubtful[:, None]
+        return jnp.where(again, columns, survivors), jnp.where(again, distances, exact)
+
+    return jax.lax.cond(largest_of_batch(jnp.any(is_doubtful)), measured_again, lambda: (survivors, exact))
 
 
 def _by_differences(measure, X, q, num_survivors):

@@ -2,7 +2,7 @@
 
 Points are numbered anew by falling number of edges. The r-th edges of all points that have so many are then those of
 the first points, one after another: a pass over rank r changes a prefix of the points in place, a block at a time.
-Nothing is padded, hubs cost what their edges cost, and no two edges of one block write to one place.
+Ranks that only hubs have are visited in small blocks. No two edges of one block write to one place.
 """
 
 import functools
@@ -18,6 +18,7 @@ from mathai.reduction._fuzzy_graph import FuzzyGraph
 
 SMALLEST_BLOCK = 1024  # points at a time, few enough that what one visit reads stays near the processor
 BLOCKS = 16  # in which the points are cut where they are many
+HUB_BLOCK = 128  # points at a time in ranks that few points have
 
 
 class EdgeRanks(NamedTuple):
@@ -44,7 +45,7 @@ class Visit(NamedTuple):
     """A block of edges, one of each of so many points in a row.
 
     Attributes:
-      number: how many blocks came before, modulo 2³¹.
+      number: how many blocks came before.
       start: the first place.
       targets: places of the other ends.
       weights: 0 where the rank has no edge.
@@ -103,25 +104,43 @@ def in_place(ranks: EdgeRanks, values: Shaped[Array, "padded"]) -> Shaped[Array,
     return jnp.zeros(n, values.dtype).at[ranks.order].set(values[:n], unique_indices=True)
 
 
+def placed(ranks: EdgeRanks, Y: Float[Array, "n c"]) -> tuple[Float[Array, "padded"], ...]:
+    """The coordinates of points, each by itself, in the order of places."""
+    return tuple(in_order(ranks, coordinate) for coordinate in Y.T)
+
+
+def taken_back(ranks: EdgeRanks, places: tuple[Float[Array, "padded"], ...]) -> Float[Array, "n c"]:
+    """Coordinates in the order of places back to the points."""
+    return jnp.stack([in_place(ranks, place) for place in places], axis=1)
+
+
 def for_each(ranks: EdgeRanks, visit: Callable[[Visit, PyTree], PyTree], state: PyTree) -> PyTree:
     """Let every block of every rank change the state: state ← visit(block, state)."""
-    block = block_size(len(ranks.order))
+    n = len(ranks.order)
+    large, small = block_size(n), min(HUB_BLOCK, n)
 
-    def one_rank(rank, carry):
-        offset, count = gather(ranks.offsets, rank), gather(ranks.counts, rank)
+    def over_ranks(first, last, block, carry):
+        def one_rank(rank, carry):
+            offset, count = gather(ranks.offsets, rank), gather(ranks.counts, rank)
 
-        def one_block(index, carry):
-            number, state = carry
-            start = index * block
-            targets, weights = (
-                jax.lax.dynamic_slice_in_dim(values, offset + start, block) for values in (ranks.targets, ranks.weights)
-            )
-            weights = jnp.where(start + jnp.arange(block, dtype=jnp.int32) < count, weights, 0)
-            return number + 1, visit(Visit(number, start, targets, weights), state)
+            def one_block(index, carry):
+                number, state = carry
+                start = index * block
+                targets, weights = (
+                    jax.lax.dynamic_slice_in_dim(values, offset + start, block)
+                    for values in (ranks.targets, ranks.weights)
+                )
+                weights = jnp.where(start + jnp.arange(block, dtype=jnp.int32) < count, weights, 0)
+                return number + 1, visit(Visit(number, start, targets, weights), state)
 
-        return jax.lax.fori_loop(0, -(-count // block), one_block, carry)
+            return jax.lax.fori_loop(0, -(-count // block), one_block, carry)
 
-    return jax.lax.fori_loop(0, ranks.num_ranks, one_rank, (jnp.int32(0), state))[1]
+        return jax.lax.fori_loop(first, last, one_rank, carry)
+
+    # Counts fall: from some rank on a large block would be nearly empty.
+    shared = jnp.minimum(jnp.sum(ranks.counts >= large // 4, dtype=jnp.int32), ranks.num_ranks)
+    carry = over_ranks(0, shared, large, (jnp.int32(0), state))
+    return over_ranks(shared, ranks.num_ranks, small, carry)[1]
 
 
 def product(ranks: EdgeRanks, columns: tuple[Float[Array, "padded"], ...]) -> tuple[Float[Array, "padded"], ...]:

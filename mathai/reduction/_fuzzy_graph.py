@@ -12,6 +12,7 @@ from mathai.reduction._arrays import gather
 
 MOST_STEPS = 64  # of the bisection for σ
 TOLERANCE = 1e-5  # of Σ exp(−(d − ρ)⁺/σ)
+FEW_EPOCHS, MANY_EPOCHS = 10, 200
 LEAST_WIDTH = 1e-3  # of σ, in mean distances
 
 
@@ -39,16 +40,23 @@ def smooth(distances: Float[Array, "n k"]) -> tuple[Float[Array, "n"], Float[Arr
 @jax.jit
 def of_lists(indices: Int[Array, "n k"], distances: Float[Array, "n k"]) -> FuzzyGraph:
     """The graph of lists whose column 0 is the point itself."""
+    if indices.size >= 2**30:
+        raise ValueError(f"{indices.shape} neighbours are 2³¹ entries or more; list fewer for each point.")
     own = jnp.arange(len(indices), dtype=jnp.int32)[:, None]
-    rho, sigma = smooth(distances)
     is_other = jnp.isfinite(distances) & (indices >= 0) & (indices != own)
+    is_first = jnp.arange(indices.shape[1])[None] == 0
+    rho, sigma = smooth(jnp.where(is_other | is_first, distances, jnp.inf))
     indices = jnp.where(is_other, indices, own).astype(jnp.int32)
     return union(indices, memberships(distances, is_other, rho, sigma))
 
 
 def without_rare(graph: FuzzyGraph, num_epochs: int) -> FuzzyGraph:
-    """A graph without the edges so weak that in so many epochs they would not pull once."""
-    least = jnp.max(graph.weights, initial=0) / max(num_epochs, 1)
+    """A graph without edges so weak that, pulling with weight 1 now and then, they would not once in so many epochs.
+
+    Where the epochs are few that would leave nothing, and edges go that are that weak for many.
+    """
+    enough = num_epochs if num_epochs > FEW_EPOCHS else MANY_EPOCHS
+    least = jnp.max(graph.weights, initial=0) / enough
     return graph._replace(weights=jnp.where(graph.weights < least, 0, graph.weights))
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
@@ -27,6 +28,11 @@ class Curve(NamedTuple):
     b: Float[Array, ""]
 
 
+def curve_in(curve: Curve, dtype: np.dtype) -> Curve:
+    """The curve in the dtype of an embedding."""
+    return Curve(curve.a.astype(dtype), curve.b.astype(dtype))
+
+
 class Schedule(NamedTuple):
     """How an embedding is found.
 
@@ -44,6 +50,13 @@ class Schedule(NamedTuple):
 def default_epochs(num_points: int) -> int:
     """How many passes over the edges are made unless the caller says so."""
     return EPOCHS_OF_FEW if num_points <= FEW else EPOCHS_OF_MANY
+
+
+def check_rates(name: str, **rates: ArrayLike) -> None:
+    """Raise a `ValueError` for a rate that is known and negative or not finite."""
+    for which, value in rates.items():
+        if not isinstance(value, jax.core.Tracer) and not np.all((np.asarray(value) >= 0) & np.isfinite(value)):
+            raise ValueError(f"{name}: {which} is {value}; it must be at least 0 and finite.")
 
 
 def schedule_of(learning_rate: ArrayLike, repulsion: ArrayLike, num_epochs: int) -> Schedule:
@@ -92,7 +105,7 @@ def epoch(
     """
     n, block = len(ranks.order), _edge_ranks.block_size(len(ranks.order))
     dtype = places[0].dtype
-    alpha = rate(schedule, number).astype(dtype)
+    alpha, curve = rate(schedule, number).astype(dtype), curve_in(curve, dtype)
     shifts = jax.random.randint(jax.random.fold_in(key, number), (NUM_SHIFTS, num_negatives), 1, max(n, 2), jnp.int32)
     # Slices that begin before the end and go beyond it find the first points again.
     places = tuple(place.at[n:].set(place[:block]) for place in places)
@@ -104,7 +117,7 @@ def epoch(
         others = []
         for index in range(num_negatives):
             start = (at.start + shift[index]) % n
-            others.append([jax.lax.dynamic_slice_in_dim(place, start, block) for place in places])
+            others.append([jax.lax.dynamic_slice_in_dim(place, start, len(at.weights)) for place in places])
         strengths = 2 * alpha * at.weights, alpha * schedule.repulsion.astype(dtype) * at.weights
         return _edge_ranks.put(places, moved(here, there, others, curve, *strengths), at)
 
@@ -126,9 +139,8 @@ def descend(
     def one_epoch(places, number):
         return epoch(key, number, places, ranks, curve, schedule, num_negatives), None
 
-    places = tuple(_edge_ranks.in_order(ranks, coordinate) for coordinate in Y.T)
-    places, _ = jax.lax.scan(one_epoch, places, jnp.arange(num_epochs, dtype=jnp.int32))
-    return jnp.stack([_edge_ranks.in_place(ranks, place) for place in places], axis=1)
+    places, _ = jax.lax.scan(one_epoch, _edge_ranks.placed(ranks, Y), jnp.arange(num_epochs, dtype=jnp.int32))
+    return _edge_ranks.taken_back(ranks, places)
 
 
 def moved(
@@ -162,6 +174,7 @@ def loss(
     n, block = len(ranks.order), _edge_ranks.block_size(len(ranks.order))
     shifts = jax.random.randint(jax.random.key(0), (NUM_SHIFTS,), 1, max(n, 2), jnp.int32)
     places = tuple(place.at[n:].set(place[:block]) for place in places)
+    curve = curve_in(curve, places[0].dtype)
 
     def log_odds(here, there):
         return log_power(jnp.stack([h - t for h, t in zip(here, there, strict=True)], axis=-1), curve)
@@ -169,7 +182,7 @@ def loss(
     def visit(at, totals):
         here = [_edge_ranks.at_places(place, at) for place in places]
         start = (at.start + gather(shifts, at.number % NUM_SHIFTS)) % n
-        other = [jax.lax.dynamic_slice_in_dim(place, start, block) for place in places]
+        other = [jax.lax.dynamic_slice_in_dim(place, start, len(at.weights)) for place in places]
         attraction = jax.nn.softplus(log_odds(here, [gather(place, at.targets) for place in places]))
         repulsion = jax.nn.softplus(-log_odds(here, other))
         total, weight = (_edge_ranks.at_places(values, at) for values in totals)

@@ -106,8 +106,10 @@ def _check_lists(name: str, indices: ArrayLike, distances: ArrayLike) -> None:
         raise ValueError(f"{name}: neighbors holds indices outside of 0 … {len(known) - 1}.")
     if np.any(known == np.arange(len(known))[:, None]):
         raise ValueError(f"{name}: neighbors lists points as their own neighbours; leave these out (often column 0).")
-    if np.any(np.isnan(np.asarray(distances))):
-        raise ValueError(f"{name}: neighbors holds distances that are NaN.")
+    if not np.all(np.asarray(distances) >= 0):
+        raise ValueError(f"{name}: neighbors holds distances that are NaN or negative.")
+    if np.any(np.diff(np.sort(known, axis=1), axis=1) == 0):
+        raise ValueError(f"{name}: neighbors lists a point twice in one row.")
 
 
 def graph_of(indices: Array, distances: Array, perplexity: ArrayLike) -> AffinityGraph:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from mathai.reduction import _edge_ranks
 from mathai.reduction._arrays import contract, gather
@@ -22,7 +22,8 @@ NUM_GUARDS = 2  # vectors beyond those sought, which make the last of these conv
 DEGREE = 16  # of the polynomial
 MOST_ROUNDS = 60
 TOLERANCE = 2e-5  # of ‖M v − θ v‖
-LEAST_CUT = 0.5  # eigenvalues below are never sought
+FIRST_CUT, LEAST_CUT, MOST_CUT = 0.5, -0.5, 0.9999  # between eigenvalues that are sought and those that are not
+LOST = 1e-10  # of a squared length: what is left is rounding
 NUM_LARGEST = 16  # components that have coordinates of their own; smaller ones are points
 GOLDEN_ANGLE = math.pi * (3 - 5**0.5)
 
@@ -39,6 +40,7 @@ class Components(NamedTuple):
     sizes: Int[Array, "n"]
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def components(graph: FuzzyGraph, num_points: int) -> Components:
     """Connected components: every point takes the smallest name that it can reach, neighbours and names in turn."""
     is_edge = graph.weights > 0
@@ -60,17 +62,15 @@ def components(graph: FuzzyGraph, num_points: int) -> Components:
     return Components(gather(places, names), gather(sizes, by_size))
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def layout(
-    key: Array, graph: FuzzyGraph, num_points: int, num_components: int
-) -> tuple[Float[Array, "n c"], Bool[Array, ""]]:
-    """Coordinates, and whether the graph hangs together.
+@functools.partial(jax.jit, static_argnums=3)
+def layout(key: Array, graph: FuzzyGraph, parts: Components, num_components: int) -> Float[Array, "n c"]:
+    """Coordinates from a graph and its components.
 
-    Where it does these are the eigenvectors, of length 1. Where not, components lie side by side, each in a disc as
-    large as it has points, filled by its own eigenvectors.
+    Where it hangs together these are the eigenvectors, of length 1. Where not, components lie side by side, each in a
+    disc as large as it has points, filled by its own eigenvectors.
     """
+    num_points = len(parts.number)
     ranks = _edge_ranks.by_rank(graph, num_points)
-    parts = components(graph, num_points)
     is_whole = parts.sizes[0] == num_points
     number = gather(parts.number, ranks.order)  # everything below is in the order of places
     groups = min(NUM_LARGEST, num_points)
@@ -81,7 +81,7 @@ def layout(
     scale = contract("ng,gc->nc", is_in, jnp.where(extent > 0, 1 / jnp.where(extent > 0, extent, 1), 0))
     aside = gather(centres, number) + vectors * scale * gather(radius, number)[:, None]
     Y = jnp.where(is_whole, vectors, aside)
-    return jnp.zeros_like(Y).at[ranks.order].set(Y, unique_indices=True), is_whole
+    return jnp.zeros_like(Y).at[ranks.order].set(Y, unique_indices=True)
 
 
 def _discs(sizes, num_components, dtype):
@@ -104,6 +104,7 @@ def _eigenvectors(key, ranks: EdgeRanks, is_in, num_components) -> Float[Array, 
     n, groups = is_in.shape
     dtype = is_in.dtype
     width = min(num_components + NUM_GUARDS, n)
+    start = jax.random.normal(key, (n, width), dtype)
     padding = ((0, _edge_ranks.block_size(n)),)
     degree = _edge_ranks.product(ranks, (jnp.pad(jnp.ones(n, dtype), padding),))[0][:n]
     root = jnp.where(degree > 0, jnp.sqrt(degree), 0)
@@ -119,23 +120,33 @@ def _eigenvectors(key, ranks: EdgeRanks, is_in, num_components) -> Float[Array, 
     trivial = trivial * of_groups(_inverse_root(inner(trivial, trivial)[:, :, 0]))
 
     def orthonormal(V):
-        """Gram and Schmidt's method, every column cleared twice of those before it and of the trivial one."""
+        """Gram and Schmidt's method, every column cleared of those before it and of the trivial one, until it is.
+
+        One of which nothing is left starts again at random; where that leaves nothing either, there is no other.
+        """
 
         def next_column(index, Q):  # Q holds the trivial column, those that are done, and zeros
             v = jax.lax.dynamic_slice_in_dim(V, index, 1, axis=1)
 
-            def clear(_, v):
-                v = v - jnp.einsum("na,na->n", of_groups(inner(Q, v)[:, :, 0]), Q)[:, None]
-                return v * of_groups(_inverse_root(inner(v, v)[:, :, 0]))
+            fresh = jax.lax.dynamic_slice_in_dim(start, index, 1, axis=1)
 
-            return jax.lax.dynamic_update_slice_in_dim(Q, jax.lax.fori_loop(0, 2, clear, v), index + 1, axis=1)
+            def clear(again, v):
+                before = inner(v, v)[:, :, 0]
+                v = v - jnp.einsum("na,na->n", of_groups(inner(Q, v)[:, :, 0]), Q)[:, None]
+                after = inner(v, v)[:, :, 0]
+                is_lost = after <= LOST * before
+                v = v * of_groups(jnp.where(is_lost, 0, _inverse_root(after)))
+                return v + jnp.where(again == 0, of_groups(is_lost.astype(dtype)) * fresh, 0)
+
+            return jax.lax.dynamic_update_slice_in_dim(Q, jax.lax.fori_loop(0, 3, clear, v), index + 1, axis=1)
 
         return jax.lax.fori_loop(0, width, next_column, jnp.pad(trivial, ((0, 0), (0, width))))[:, 1:]
 
     def apply(V):
         columns = tuple(jnp.pad(column * inverse, padding) for column in V.T)
         product = jnp.stack([column[:n] for column in _edge_ranks.product(ranks, columns)], axis=1)
-        return product * inverse[:, None]
+        product = product * inverse[:, None]
+        return product - of_groups(inner(trivial, product)[:, 0]) * trivial
 
     def filtered(V, cut):  # U_m of (2M + 1 − cut) / (1 + cut), which lies in [−1, 1] for eigenvalues in [−1, cut]
         cut = of_groups(cut)[:, None]
@@ -161,10 +172,9 @@ def _eigenvectors(key, ranks: EdgeRanks, is_in, num_components) -> Float[Array, 
         V, MV = (jnp.einsum("na,ng,gab->nb", v, is_in, rotation, precision="highest") for v in (V, MV))
         error = MV - of_groups(values) * V  # V is 0 where a value is not one of M
         sought = jnp.diagonal(inner(error, error), axis1=1, axis2=2)[:, :num_components]
-        return number + 1, V, jnp.clip(values[:, -1], LEAST_CUT, 0.9999), jnp.sqrt(jnp.max(sought))
+        return number + 1, V, jnp.clip(values[:, -1], LEAST_CUT, MOST_CUT), jnp.sqrt(jnp.max(sought))
 
-    start = jax.random.normal(key, (n, width), dtype)
-    state = (jnp.int32(0), start, jnp.full(groups, LEAST_CUT, dtype), jnp.asarray(jnp.inf, dtype))
+    state = (jnp.int32(0), start, jnp.full(groups, FIRST_CUT, dtype), jnp.asarray(jnp.inf, dtype))
     V = jax.lax.while_loop(is_open, turn, state)[1][:, :num_components]
     V = jnp.pad(V, ((0, 0), (0, num_components - V.shape[1])))
     # The sign is free: the largest entry of each group is made positive.

@@ -19,6 +19,7 @@ LARGE = 2000  # points and features beyond which principal components are projec
 STARTS = ("pca", "random")
 GRAPH_STARTS = ("spectral", "pca", "random")
 GRAPH_EXTENT = 10.0  # of each coordinate, where edges of a graph are to become short
+WHOLE = 0.9  # of the points, that the largest part of a graph holds if it is laid out by eigenvectors
 GRAPH_JITTER = 1e-4
 
 Start = Callable[[Array], Float[Array, "n c"]]  # of a key
@@ -60,22 +61,29 @@ def of_graph(
         return lambda key: jax.random.uniform(key, shape, points.dtype, -GRAPH_EXTENT, GRAPH_EXTENT)
     if init == "pca":
         return functools.partial(_stretched, _projection(points, num_components))
-    # The key of the iteration is always the same: its end depends on it by rounding alone.
-    Y, is_whole = _spectral.layout(jax.random.key(0), graph, len(points), num_components)
-    if isinstance(is_whole, jax.core.Tracer):
-        Y = jnp.where(is_whole, Y.astype(points.dtype), _projection(points, num_components))
-    elif not is_whole:
-        Y = _projection(points, num_components)
-    return functools.partial(_stretched, Y)
+    parts = _spectral.components(graph, len(points))
+    hangs_together = parts.sizes[0] >= WHOLE * len(points)
+
+    def spectral():
+        # The key of the iteration is always the same: its end depends on it by rounding alone.
+        return _spectral.layout(jax.random.key(0), graph, parts, num_components).astype(points.dtype)
+
+    def projected():
+        return _projection(points, num_components)
+
+    if isinstance(hangs_together, jax.core.Tracer):
+        return functools.partial(_stretched, jax.lax.cond(hangs_together, spectral, projected))
+    return functools.partial(_stretched, spectral() if hangs_together else projected())
 
 
 @jax.jit
 def _stretched(Y, key):
     """Coordinates from 0 to 10, a little off."""
-    Y = Y * (GRAPH_EXTENT / jnp.maximum(jnp.max(jnp.abs(Y)), jnp.finfo(Y.dtype).tiny))
+    largest = jnp.max(jnp.abs(Y))
+    Y = Y / jnp.where(largest > 0, largest, 1) * GRAPH_EXTENT
     Y = Y + GRAPH_JITTER * jax.random.normal(key, Y.shape, Y.dtype)
     low, high = jnp.min(Y, axis=0, keepdims=True), jnp.max(Y, axis=0, keepdims=True)
-    return GRAPH_EXTENT * (Y - low) / jnp.maximum(high - low, jnp.finfo(Y.dtype).tiny)
+    return (Y - low) / jnp.where(high > low, high - low, 1) * GRAPH_EXTENT
 
 
 def principal(X: Float[Array, "n d"], num_components: int) -> Start:

@@ -54,7 +54,7 @@ def transform(
       num_negatives: points that push for each pull.
 
     Returns:
-      One row for each new point.
+      One row for each new point; NaN for one that is none, seen too late to be refused where it is traced.
 
     Raises:
       ValueError: points that are known to hold NaN, an unknown metric, a number out of its range.
@@ -83,14 +83,15 @@ def transform(
     ):
         if number < least:
             raise ValueError(f"transform: {name} is {number}; it must be at least {least}.")
-    (Y, *_), dtype = promote(Y, X_train, X_new)
+    _layout.check_rates("transform", learning_rate=learning_rate, repulsion_strength=repulsion_strength)
+    (Y, X_train, X_new), dtype = promote(Y, X_train, X_new)
     known = (getattr(embedding, "a", None), getattr(embedding, "b", None))
     if known[0] is None:
         known = _curve.check_and_fit("transform", spread, min_dist)
     curve = _layout.Curve(*(jnp.asarray(number, Y.dtype) for number in known))
     schedule = _layout.schedule_of(learning_rate, repulsion_strength, num_epochs)
     sizes = (min(num_neighbors, len(Y)), num_epochs, num_negatives)
-    return _place(key, jnp.asarray(X_train), jnp.asarray(X_new), Y, curve, schedule, metric, sizes).astype(dtype)
+    return _place(key, X_train, X_new, Y, curve, schedule, metric, sizes).astype(dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(6, 7))
@@ -103,12 +104,11 @@ def _place(key, X_train, X_new, Y, curve, schedule, metric, sizes):
         distances = distances.astype(Y.dtype)
         is_neighbor = jnp.isfinite(distances)
         target = math.log2(num_neighbors)
-        rho, sigma = _fuzzy_graph.widths(distances, is_neighbor, target=target, is_connected=False)
-        weights = _fuzzy_graph.memberships(distances, is_neighbor, rho, sigma)
-        weights = weights / jnp.maximum(weights[:, :1], jnp.finfo(weights.dtype).tiny)
+        _, sigma = _fuzzy_graph.widths(distances, is_neighbor, target=target, is_connected=False)
+        weights = _fuzzy_graph.memberships(distances, is_neighbor, distances[:, 0], sigma)
         near = [gather(y, indices.T) for y in coordinates]  # [k, block] each
         total = jnp.sum(weights, axis=1)
-        start = [jnp.sum(weights.T * y, axis=0) / jnp.where(total > 0, total, 1) for y in near]
+        start = [jnp.sum(weights.T * y, axis=0) / jnp.where(total > 0, total, jnp.nan) for y in near]
 
         def one_epoch(now, epoch):
             alpha = _layout.rate(schedule, epoch).astype(Y.dtype)

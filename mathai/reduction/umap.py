@@ -150,7 +150,7 @@ def intersect_labels(graph: FuzzyGraph, labels: Int[ArrayLike, "n"], *, target_w
       A graph with the same entries.
 
     Raises:
-      ValueError: a target_weight that is known and out of range.
+      ValueError: a target_weight that is known and out of range, or fewer labels than points with edges.
       AssertionError: labels are not a vector.
 
     Source:
@@ -163,7 +163,13 @@ def intersect_labels(graph: FuzzyGraph, labels: Int[ArrayLike, "n"], *, target_w
     chex.assert_rank(labels, 1)
     if not isinstance(target_weight, jax.core.Tracer) and not 0 <= np.asarray(target_weight) <= 1:
         raise ValueError(f"intersect_labels: target_weight is {target_weight}; it must be in 0 … 1.")
-    return _fuzzy_graph.intersect(graph, jnp.asarray(labels), jnp.asarray(target_weight, graph.weights.dtype))
+    if not isinstance(graph.rows, jax.core.Tracer) and np.any(np.asarray(graph.rows) >= jnp.shape(labels)[0]):
+        raise ValueError(f"intersect_labels: there are {jnp.shape(labels)[0]} labels for a graph of more points.")
+    (weights,), dtype = promote(graph.weights)
+    found = _fuzzy_graph.intersect(
+        graph._replace(weights=weights), jnp.asarray(labels), jnp.asarray(target_weight, weights.dtype)
+    )
+    return found._replace(weights=found.weights.astype(dtype))
 
 
 def spectral_layout(
@@ -200,7 +206,8 @@ def spectral_layout(
         if number < 1:
             raise ValueError(f"spectral_layout: {name} is {number}; it must be at least 1.")
     (weights,), dtype = promote(graph.weights)
-    return _spectral.layout(key, graph._replace(weights=weights), num_points, num_components)[0].astype(dtype)
+    graph = graph._replace(weights=weights)
+    return _spectral.layout(key, graph, _spectral.components(graph, num_points), num_components).astype(dtype)
 
 
 def cross_entropy(
@@ -233,14 +240,16 @@ def cross_entropy(
     chex.assert_shape(weights, (len(Y), len(Y)))
     (w, Z, a, b), dtype = promote(weights, Y, a, b)
     square = _distances.squared_distances(Z, Z)
+    is_pair = ~jnp.eye(len(Z), dtype=bool)
+    w = jnp.where(is_pair, w, 0)
     is_apart = square > 0
     log_power = jnp.where(is_apart, jnp.log(a) + b * jnp.log(jnp.where(is_apart, square, 1)), -jnp.inf)
     safe = jnp.where(is_apart, log_power, 0)
     attraction = jnp.where(is_apart, jax.nn.softplus(safe), 0)  # −log q
-    repulsion = jnp.where(is_apart, jax.nn.softplus(-safe), jnp.inf)  # −log (1 − q)
+    repulsion = jnp.where(is_apart, jax.nn.softplus(-safe), jnp.where(is_pair, jnp.inf, 0))  # −log (1 − q)
     entropy = jax.scipy.special.xlogy(w, w) + jax.scipy.special.xlogy(1 - w, 1 - w)
     pairs = entropy + w * attraction + jnp.where(w < 1, (1 - w) * jnp.where(w < 1, repulsion, 0), 0)
-    return (jnp.sum(jnp.where(jnp.eye(len(Z), dtype=bool), 0, pairs)) / 2).astype(dtype)
+    return (jnp.sum(jnp.where(is_pair, pairs, 0)) / 2).astype(dtype)
 
 
 def embed(
@@ -268,9 +277,11 @@ def embed(
 
     In every epoch each edge pulls once in proportion to its weight, instead of now and then with its full weight, and
     m random points push; α falls linearly to 0. Points move themselves only, all at once for one rank of their
-    edges: nothing is scattered, so that one key gives one embedding, bit for bit on one device. A pull never
-    overshoots (α f/(1 + α f) of the way). `vmap` over keys, min_dist and spread shares one graph if `neighbors` are
-    given. There is no derivative through the descent that would serve.
+    edges: nothing is scattered, so that one key gives one embedding, bit for bit on one device, whenever it is
+    called in the same way (another program, as under `jit`, rounds otherwise, and epochs make that large). A pull
+    never overshoots (α f/(1 + α f) of the way). Edges weaker than 1/epochs of the strongest are left out.
+    `vmap` over keys, min_dist and spread shares one graph if `neighbors` are given. There is no derivative through the
+    descent that would serve.
 
     Args:
       key: of the jitter of the start and of the points that push.
@@ -282,10 +293,12 @@ def embed(
       metric: of `neighbors.k_nearest`.
       neighbor_search: "exact", "approximate" (`neighbors.approximate_nearest`), or "auto": exact below 100 000 points.
       neighbors: (indices, distances) of `k_nearest`, without the points themselves (a first column that is known to
-        be these is left out); replaces num_neighbors, metric and neighbor_search.
+        be these is left out; lists that are traced must do without them); replaces num_neighbors, metric and
+        neighbor_search.
       labels: classes for a supervised embedding, −1 for none: see `intersect_labels`.
       target_weight: how much these count.
-      init: "spectral" (principal components where the graph falls apart), "pca", "random", or the start itself.
+      init: "spectral" (principal components where no part of the graph holds nine tenths of the points), "pca",
+        "random", or the start itself.
       num_epochs: passes over the edges; None makes 500 up to 10 000 points, else 200.
       learning_rate: α at the start.
       repulsion_strength: factor of the pushes.
@@ -316,6 +329,7 @@ def embed(
     ):
         if number < least:
             raise ValueError(f"embed: {name} is {number}; it must be at least {least}.")
+    _layout.check_rates("embed", learning_rate=learning_rate, repulsion_strength=repulsion_strength)
     curve = _layout.Curve(*_curve.check_and_fit("embed", spread, min_dist))
     indices, distances = lists_with_self("embed", X, num_neighbors, metric, neighbor_search, neighbors)
     graph = _fuzzy_graph.of_lists(indices, distances)

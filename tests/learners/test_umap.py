@@ -147,7 +147,8 @@ def test_labels_that_the_data_do_not_show_pull_classes_together_if_asked(run):
         learner = umap.make(config, X, labels=labels, batch=batch)
         return same_among_neighbors(run(learner.init(KEY), 100, batch)[0].Y, labels)
 
-    assert share() < 0.65
+    by_chance = same_among_neighbors(X, labels)  # 0.5 but for 60 tosses
+    assert abs(share() - by_chance) < 0.15
     assert share(supervised=True) > 0.85
 
 

@@ -254,3 +254,20 @@ def test_mistakes_are_errors(arguments, message):
 def test_shapes_that_do_not_fit_are_errors():
     with pytest.raises((AssertionError, TypeError), match=r"rank|Type-check"):
         approximate_nearest(jax.random.key(0), np.zeros(5, np.float32), 1)
+
+
+@pytest.mark.slow
+def test_recall_with_the_constants_as_they_are():
+    """Ten dimensions bent into fifty, ten clusters: beside scikit-learn's search of some rows."""
+    rng = np.random.default_rng(0)
+    centers, labels = 6 * rng.normal(size=(10, 10)), np.arange(30_000) % 10
+    latent = centers[labels] + rng.normal(size=(30_000, 10))
+    X = np.sin(latent @ rng.normal(size=(10, 50)) / 4).astype(np.float32) * 4 + latent @ rng.normal(size=(10, 50)) / 3
+    X = X.astype(np.float32)
+    indices, _ = approximate_nearest(jax.random.key(0), X, 14)
+    some = rng.permutation(30_000)[:500]
+    search = NearestNeighbors(n_neighbors=15, algorithm="brute").fit(X)
+    exact = search.kneighbors(X[some])[1][:, 1:]
+    assert (
+        np.mean([len(np.intersect1d(a, b)) / 14 for a, b in zip(exact, np.asarray(indices)[some], strict=True)]) > 0.95
+    )

@@ -167,6 +167,18 @@ def test_half_precision_comes_back_and_indices_beyond_the_points_are_refused():
         umap.fuzzy_simplicial_set(indices + 1, distances)
 
 
+def test_negative_indices_are_no_neighbors_whatever_their_distance():
+    indices, distances = jnp.array([[0, 1, 2, -1], [1, 0, 2, -1], [2, 0, 1, -1]]), np.array([[0, 1, 2, 2.5]] * 3)
+    found = umap.fuzzy_simplicial_set(indices, distances)
+    expected = umap.fuzzy_simplicial_set(indices, np.where(np.arange(4) == 3, np.inf, distances))
+    np.testing.assert_array_equal(dense(found, 3), dense(expected, 3))
+
+
+def test_labels_that_are_too_few_are_refused():
+    with pytest.raises(ValueError, match="2 labels"):
+        umap.intersect_labels(sparse(np.ones((3, 3)) - np.eye(3)), np.array([0, 1]))
+
+
 def test_classes_part_and_every_point_stays_sure_of_one_neighbour():
     n = 12
     W = random_graph(n, density=0.6)
@@ -208,6 +220,21 @@ def test_every_edge_is_visited_once(monkeypatch, n, block):
     assert int(ranks.counts.sum()) == np.count_nonzero(W)
     assert int(ranks.num_ranks) == n - 1
     jax.clear_caches()
+
+
+def test_ranks_that_only_hubs_have_are_visited_in_small_blocks(monkeypatch):
+    """A star of 2000 points: one point has an edge in each of 1999 ranks, the others in one."""
+    widths = []
+
+    def visit(at, total):
+        widths.append(len(at.weights))
+        return total + jnp.sum(at.weights > 0)
+
+    W = np.zeros((2000, 2000))
+    W[0, 1:] = W[1:, 0] = 1
+    ranks = _edge_ranks.by_rank(sparse(W), 2000)
+    assert int(_edge_ranks.for_each(ranks, visit, jnp.int32(0))) == 2 * 1999
+    assert sorted(set(widths)) == [_edge_ranks.HUB_BLOCK, _edge_ranks.SMALLEST_BLOCK]
 
 
 def test_a_graph_without_edges_has_no_visits():
@@ -261,9 +288,22 @@ def test_the_layout_spans_the_eigenvectors(num_components):
     assert abs(Y[:, 0] @ vectors[:, 1]) > 0.999
 
 
-def test_eigenvectors_beyond_those_there_are_are_zero():
-    Y = umap.spectral_layout(jax.random.key(0), sparse(np.ones((2, 2)) - np.eye(2)), 2, 3)
-    np.testing.assert_allclose(np.abs(Y), [[2**-0.5, 0, 0]] * 2, atol=1e-5)
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8])
+def test_eigenvectors_of_few_points_and_zeros_beyond(n):
+    """A complete graph with random weights, whose eigenvalues lie far from those of a neighbour graph."""
+    for seed in range(4):
+        W = random_graph(n, seed=seed, density=1.0)
+        root = np.sqrt(W.sum(1))
+        L = np.eye(n) - W / root[:, None] / root[None]
+        values = np.linalg.eigvalsh(L)
+        Y = np.asarray(umap.spectral_layout(jax.random.key(seed), sparse(W), n, 4), float)
+        for index, y in enumerate(Y.T):
+            if index >= n - 1:
+                assert not y.any()
+                continue
+            np.testing.assert_allclose(np.linalg.norm(y), 1, rtol=1e-4)
+            np.testing.assert_allclose(y @ L @ y, values[index + 1], atol=1e-4)
+            assert abs(y @ root) < 1e-3 * np.linalg.norm(root)
 
 
 def test_components_lie_side_by_side():
@@ -358,9 +398,12 @@ def test_cross_entropy_has_finite_derivatives_far_away_and_none_where_points_coi
     value, slope = jax.value_and_grad(lambda y: umap.cross_entropy(W, y, 1.0, 1.0))(Y)
     np.testing.assert_allclose(value, 2e-12, rtol=1e-3)
     assert np.all(np.isfinite(slope))
+    half = 0.5 * (1 - jnp.eye(3))
+    assert np.all(np.isfinite(jax.grad(lambda w: umap.cross_entropy(w, Y + jnp.eye(3, 2), 1.0, 1.0))(half)))
     assert umap.cross_entropy(W - W, Y, 1.0, 1.0) == jnp.inf
 
 
 def test_rare_edges_are_dropped():
-    graph = FuzzyGraph(jnp.array([0, 1, 2]), jnp.array([1, 2, 0]), jnp.array([1.0, 0.11, 0.09]))
-    assert _fuzzy_graph.without_rare(graph, 10).weights.tolist() == [1.0, np.float32(0.11), 0.0]
+    graph = FuzzyGraph(jnp.array([0, 1, 2]), jnp.array([1, 2, 0]), jnp.array([1.0, 0.0625, 0.03125]))
+    assert _fuzzy_graph.without_rare(graph, 20).weights.tolist() == [1.0, 0.0625, 0.0]
+    assert _fuzzy_graph.without_rare(graph, 0).weights.tolist() == [1.0, 0.0625, 0.03125]  # as for many

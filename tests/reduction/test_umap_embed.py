@@ -9,7 +9,7 @@ import pytest
 from sklearn import datasets, manifold
 from sklearn.neighbors import KNeighborsClassifier
 
-from mathai.reduction import neighbors, umap
+from mathai.reduction import _neighborhoods, neighbors, umap
 
 
 @pytest.fixture(scope="module")
@@ -123,28 +123,40 @@ def test_parts_that_hang_together_nowhere_start_from_principal_components():
     assert apart(np.asarray(found.Y), np.arange(40) // 20) > 1
     traced = jax.jit(lambda X: umap.embed(jax.random.key(0), X, num_neighbors=5, num_epochs=0).Y)(X)
     started = umap.embed(jax.random.key(0), X, num_neighbors=5, num_epochs=0, init="pca").Y
+    whole = umap.embed(jax.random.key(0), X[:20], num_neighbors=5, num_epochs=0).Y
+    assert not np.allclose(whole, umap.embed(jax.random.key(0), X[:20], init="pca", num_epochs=0).Y, atol=0.5)
     np.testing.assert_allclose(traced, started, atol=1e-2)
     assert np.ptp(np.asarray(started), axis=0) == pytest.approx([10, 10])
 
 
-def test_duplicates_and_few_points():
-    X = np.zeros((8, 2), np.float32)
-    found = umap.embed(jax.random.key(0), X, num_epochs=20)
+def test_a_lonely_pair_does_not_cost_the_others_their_start():
+    X = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    X[-6:] += 1e3
+    Y = np.asarray(umap.embed(jax.random.key(0), X, num_neighbors=4, num_epochs=0).Y)
+    assert np.ptp(Y[:54], axis=0).min() > 3  # principal components would put these into one place
+    assert np.linalg.norm(Y[-6:].mean(0) - Y[:54].mean(0)) > 3
+
+
+@pytest.mark.parametrize("init", ["spectral", "pca"])
+def test_duplicates_and_few_points(init):
+    X = np.full((30, 2), 5, np.float32)
+    found = umap.embed(jax.random.key(0), X, num_epochs=20, init=init)
     assert np.all(np.isfinite(found.Y))
     four = umap.embed(jax.random.key(0), np.eye(4, dtype=np.float32), num_epochs=20)
     assert np.all(np.isfinite(four.Y))
     assert len(np.unique(np.asarray(four.Y), axis=0)) == 4
 
 
-def test_a_hub_is_kept():
-    """One point in the middle of a sphere is everyone's neighbour."""
-    X = np.random.default_rng(0).normal(size=(100, 20))
+def test_a_hub_stays_in_the_middle():
+    """One point in the middle of a sphere is everyone's nearest neighbour; of all these pulls none throws it out."""
+    X = np.random.default_rng(0).normal(size=(300, 100))
     X = (X / np.linalg.norm(X, axis=1, keepdims=True)).astype(np.float32)
     X[0] = 0
-    found = umap.embed(jax.random.key(0), X, num_neighbors=3, num_epochs=100)
-    Y = np.asarray(found.Y)
+    indices, _ = neighbors.k_nearest(X, 2)
+    assert np.sum(np.asarray(indices)[:, 0] == 0) > 250
+    Y = np.asarray(umap.embed(jax.random.key(0), X, num_neighbors=3, num_epochs=100).Y)
     assert np.all(np.isfinite(Y))
-    assert np.linalg.norm(Y[0] - Y.mean(0)) < np.linalg.norm(Y - Y.mean(0), axis=1).max()
+    assert np.linalg.norm(Y[0] - np.median(Y, 0)) < np.quantile(np.linalg.norm(Y - np.median(Y, 0), axis=1), 0.25)
 
 
 @pytest.mark.parametrize("init", ["pca", "random", "array"])
@@ -158,11 +170,29 @@ def test_other_starts(groups, init):
         np.testing.assert_array_equal(kept, start)
 
 
-def test_approximate_neighbors_serve_as_well(groups):
-    X, _ = groups  # so few that the search is exact
-    found = umap.embed(jax.random.key(0), X, num_neighbors=10, num_epochs=2, neighbor_search="approximate")
-    exact = umap.embed(jax.random.key(0), X, num_neighbors=10, num_epochs=2, neighbor_search="exact")
-    np.testing.assert_allclose(found.Y, exact.Y, atol=1e-3)
+@pytest.mark.parametrize(("search", "calls"), [("exact", 0), ("approximate", 1), ("auto", 1)])
+def test_neighbors_are_sought_as_asked(groups, monkeypatch, search, calls):
+    """With "auto" approximately from a number of points on, which is lowered here."""
+    made = []
+
+    def spy(key, X, k, metric):
+        made.append(k)
+        return neighbors.k_nearest(X, k, metric=metric)
+
+    monkeypatch.setattr(_neighborhoods, "approximate_nearest", spy)
+    monkeypatch.setattr(_neighborhoods, "APPROXIMATE_FROM", 90)
+    umap.embed(jax.random.key(0), groups[0], num_neighbors=10, num_epochs=2, neighbor_search=search)
+    assert made == [9] * calls
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_with_double_precision_switched_on(groups, dtype):
+    with jax.enable_x64(True):
+        X = groups[0].astype(dtype)
+        found = umap.embed(jax.random.key(0), X, num_neighbors=10, num_epochs=3)
+        assert found.Y.dtype == (np.float64 if dtype == np.float64 else np.float32)
+        new = umap.transform(jax.random.key(0), X, found, X[:3], num_epochs=2)
+        assert np.all(np.isfinite(new))
 
 
 def test_three_components_and_half_precision(groups):
@@ -179,6 +209,8 @@ def test_three_components_and_half_precision(groups):
         ({"num_components": 0}, "num_components is 0"),
         ({"num_epochs": -1}, "num_epochs is -1"),
         ({"num_negatives": -1}, "num_negatives is -1"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+        ({"repulsion_strength": np.nan}, "repulsion_strength is nan"),
         ({"min_dist": 2.0}, "min_dist is 2.0 and spread 1.0"),
         ({"init": "laplacian"}, "init 'laplacian' is unknown"),
         ({"metric": "euclid"}, "metric 'euclid' is unknown"),
@@ -188,6 +220,14 @@ def test_three_components_and_half_precision(groups):
 def test_what_is_out_of_range_is_refused(groups, change, message):
     with pytest.raises(ValueError, match=message):
         umap.embed(jax.random.key(0), groups[0], **change)
+
+
+def test_given_neighbors_that_cannot_be_are_refused(groups):
+    X = groups[0]
+    indices, distances = (np.array(x) for x in neighbors.k_nearest(X, 4))
+    for change, message in ((lambda i, d: (i, -d), "negative"), (lambda i, d: (i[:, [0, 0, 1, 2]], d), "twice")):
+        with pytest.raises(ValueError, match=message):
+            umap.embed(jax.random.key(0), X, neighbors=change(indices, distances))
 
 
 def test_points_that_are_none_are_refused(groups):
@@ -222,6 +262,27 @@ def test_what_a_point_gets_depends_on_no_other(groups, embedded, placed, part):
     many = np.concatenate([new[part], groups[0], groups[0], groups[0]])
     longer = umap.transform(jax.random.key(1), groups[0], embedded, many)
     np.testing.assert_array_equal(longer[: len(again)], again)
+
+
+def test_ties_and_far_groups_do_not_make_points_depend_on_each_other():
+    """Whole numbers, so that many distances are equal, and two far groups whose distances products cannot tell."""
+    rng = np.random.default_rng(0)
+    grid = rng.integers(0, 3, size=(250, 3)).astype(np.float32)
+    far = 3e3 + 1e-3 * rng.normal(size=(50, 3)).astype(np.float32)
+    X, Y = np.concatenate([grid, far]), rng.normal(size=(300, 2)).astype(np.float32)
+    new = rng.integers(0, 3, size=(50, 3)).astype(np.float32)
+    alone = umap.transform(jax.random.key(0), X, Y, new)
+    with_another = umap.transform(jax.random.key(0), X, Y, np.concatenate([new, far[:1]]))
+    np.testing.assert_array_equal(alone, with_another[:50])
+
+
+def test_far_points_go_to_their_only_neighbor_and_those_that_are_none_nowhere():
+    X, Y = np.eye(4, dtype=np.float32), np.array([[1.0, 1], [2, 2], [3, 3], [4, 4]], np.float32)
+    far = umap.transform(jax.random.key(0), X, Y, 1e4 * X[:2], num_neighbors=1, num_epochs=0)
+    np.testing.assert_allclose(far, Y[:2])
+    traced = jax.jit(lambda new: umap.transform(jax.random.key(0), X, Y, new, num_neighbors=2))
+    found = np.asarray(traced(np.where(np.arange(4)[:, None] == 1, np.nan, X).astype(np.float32)))
+    assert np.all(np.isnan(found[1]))
 
 
 def test_the_curve_of_an_embedding_is_kept(groups, embedded, placed):
