@@ -14,7 +14,7 @@ from mathai.reduction._arrays import check_finite, gather, over_blocks, promote
 from mathai.reduction._tsne_transform import BLOCK, LEAST_BLOCKS
 from mathai.reduction.neighbors import k_nearest
 
-EPOCHS_OF_FEW, EPOCHS_OF_MANY = 100, 30  # by the size of the embedding, as in `_layout`
+EPOCHS_OF_FEW, EPOCHS_OF_MANY = 300, 100  # by the size of the embedding, as in `_layout`
 
 
 def transform(
@@ -48,7 +48,7 @@ def transform(
       min_dist: as given to `embed`; not used where embedding knows its curve.
       spread: likewise.
       metric: of `neighbors.k_nearest`.
-      num_epochs: passes over the neighbours; None makes 100 up to 10 000 points in the embedding, else 30.
+      num_epochs: passes over the neighbours; None makes 300 up to 10 000 points in the embedding, else 100.
       learning_rate: at the start; it falls linearly to 0.
       repulsion_strength: factor of the pushes.
       num_negatives: points that push for each pull.

@@ -26,6 +26,7 @@ def test_affinities_are_one_distribution():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ImportWarning", "ignore::UserWarning")  # of umap-learn
 def test_ours_and_the_peers_do_the_same_work():
     options = {"with_peers": True, "points": [1797], "mnist": None}
     for case in (
