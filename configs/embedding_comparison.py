@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/embedding_comparison.py --workdir=runs/embedding_comparison
 
-Two x86-64 cores: 40 s, most of it compilation. The run itself is UMAP's; the three are then made with their defaults.
+Two x86-64 cores: 70 s, most of it compilation. The run itself is UMAP's; the three are then made with their defaults:
+PCA keeps 0.65 of the classes among 10 neighbours in 3 ms, t-SNE 0.987 in 2.5 s and UMAP 0.990 in 1.5 s.
 """
 
 from experiments.configuration import make_config

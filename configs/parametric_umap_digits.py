@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/parametric_umap_digits.py --workdir=runs/parametric_umap_digits
 
-Two x86-64 cores: 30 s.
+Two x86-64 cores: 40 s. Trustworthiness 0.986; 10 neighbours in the embedding know the class of 0.990 of the images, and
+of 0.92 of the test images placed among them.
 """
 
 from experiments.configuration import make_config

@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/umap_digits.py --workdir=runs/umap_digits
 
-Two x86-64 cores: 2 s after compilation.
+Two x86-64 cores: 2 s after compilation, 25 s with it, its measurements and pictures. Trustworthiness 0.988; 10
+neighbours in the embedding know the class of 0.990 of the images, and of 0.981 of the test images placed among them.
 """
 
 from experiments.configuration import make_config

@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/umap_mnist.py --workdir=runs/umap_mnist --config.data.directory=DIR
 
-Two x86-64 cores: 30 s with its neighbours.
+Two x86-64 cores: 25 s with its neighbours, 60 s with compilation, measurements and pictures. Trustworthiness 0.961; 10
+neighbours in the embedding know the class of 0.974 of the images, and of 0.970 of the test images placed among them.
 """
 
 from experiments.configuration import make_config
