@@ -144,7 +144,7 @@ def _graph(
         curves=("kl_divergence", "gradient_norm", "span"),
         work=1,
         unit="iterations",
-        pictures=functools.partial(_draw_graph, module, hyperparameters, data_set, search, X, project),
+        pictures=functools.partial(_draw_embedding, module, hyperparameters, data_set, search, X, project),
     )
 
 
@@ -167,7 +167,7 @@ def _edges(
         curves=("loss", "span"),
         work=1,
         unit="epochs",
-        pictures=functools.partial(_draw_edges, module, hyperparameters, data_set, search, X, project),
+        pictures=functools.partial(_draw_embedding, module, hyperparameters, data_set, search, X, project),
     )
 
 
@@ -183,9 +183,9 @@ def _search(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return search
 
 
-def _draw_graph(
+def _draw_embedding(
     module: Any,
-    hyperparameters: tsne.Config,
+    hyperparameters: Any,
     data_set: data.DataSet,
     search: dict[str, Any],
     X: jax.Array,
@@ -195,37 +195,16 @@ def _draw_graph(
 ) -> list[pathlib.Path]:
     """Save and measure the embedding, add the test examples to it, and draw all of it."""
     Y, X_new = np.asarray(module.embedding(state)), project(data_set.test.inputs)
-    placed = formulas.transform(jax.random.key(0), X, Y, X_new, metric=hyperparameters.metric)
+    transform = formulas.transform
+    known = {"metric": hyperparameters.metric}
+    if module is umap:
+        transform = fuzzy_formulas.transform
+        for name in ("min_dist", "spread", "repulsion_strength", "num_negatives"):
+            known[name] = getattr(hyperparameters, name)
+    placed = transform(jax.random.key(0), X, Y, X_new, **known)
     drawn = _keep(workdir, X, Y, np.asarray(placed), data_set)
     if drawn and search["perplexities"]:
         drawn.append(_sweep(workdir, hyperparameters, X, search["perplexities"], data_set))
-    return drawn + embedding_comparison.compare(workdir, search["beside"], X, X_new, data_set)
-
-
-def _draw_edges(
-    module: Any,
-    hyperparameters: umap.Config,
-    data_set: data.DataSet,
-    search: dict[str, Any],
-    X: jax.Array,
-    project: Callable[[np.ndarray], jax.Array],
-    workdir: pathlib.Path,
-    state: PyTree,
-) -> list[pathlib.Path]:
-    """Save and measure the embedding, add the test examples to it, and draw all of it."""
-    Y, X_new = np.asarray(module.embedding(state)), project(data_set.test.inputs)
-    placed = fuzzy_formulas.transform(
-        jax.random.key(0),
-        X,
-        Y,
-        X_new,
-        min_dist=hyperparameters.min_dist,
-        spread=hyperparameters.spread,
-        metric=hyperparameters.metric,
-        repulsion_strength=hyperparameters.repulsion_strength,
-        num_negatives=hyperparameters.num_negatives,
-    )
-    drawn = _keep(workdir, X, Y, np.asarray(placed), data_set)
     return drawn + embedding_comparison.compare(workdir, search["beside"], X, X_new, data_set)
 
 

@@ -31,12 +31,8 @@ def of_data(
     """Where `tsne.embed` starts, as a function of the key; see its arguments."""
     (points,), _ = promote(X)
     if not isinstance(init, str):
-        chex.assert_shape(init, (len(points), num_components))
-        check_finite("embed: init", init)
-        given = jnp.asarray(init, points.dtype)
-        return lambda key: given
-    if init not in STARTS:
-        raise ValueError(f"embed: init {init!r} is unknown; use an array or one of {', '.join(STARTS)}.")
+        return _given(init, points, num_components)
+    _check_known(init, STARTS)
     return (principal if init == "pca" else random)(points, num_components)
 
 
@@ -50,12 +46,8 @@ def of_graph(
     """Where `umap.embed` starts, as a function of the key; see its arguments. What is random is little."""
     (points,), _ = promote(X)
     if not isinstance(init, str):
-        chex.assert_shape(init, (len(points), num_components))
-        check_finite("embed: init", init)
-        given = jnp.asarray(init, points.dtype)
-        return lambda key: given
-    if init not in GRAPH_STARTS:
-        raise ValueError(f"embed: init {init!r} is unknown; use an array or one of {', '.join(GRAPH_STARTS)}.")
+        return _given(init, points, num_components)
+    _check_known(init, GRAPH_STARTS)
     if init == "random":
         shape = (len(points), num_components)
         return lambda key: jax.random.uniform(key, shape, points.dtype, -GRAPH_EXTENT, GRAPH_EXTENT)
@@ -74,6 +66,19 @@ def of_graph(
     if isinstance(hangs_together, jax.core.Tracer):
         return functools.partial(_stretched, jax.lax.cond(hangs_together, spectral, projected))
     return functools.partial(_stretched, spectral() if hangs_together else projected())
+
+
+def _given(init: Float[ArrayLike, "n c"], points: Float[Array, "n d"], num_components: int) -> Start:
+    """The start that is given, one row for each point."""
+    chex.assert_shape(init, (len(points), num_components))
+    check_finite("embed: init", init)
+    start = jnp.asarray(init, points.dtype)
+    return lambda key: start
+
+
+def _check_known(init: str, known: tuple[str, ...]) -> None:
+    if init not in known:
+        raise ValueError(f"embed: init {init!r} is unknown; use an array or one of {', '.join(known)}.")
 
 
 @jax.jit

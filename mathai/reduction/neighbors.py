@@ -98,9 +98,11 @@ def approximate_nearest(
 
     A tree halves the points until each leaf holds at most 128; all members of a leaf are measured against the 4096
     points of the leaves whose means are nearest to its own. Each round then introduces the neighbours of a point to
-    each other. Below 24 576 points the search is exact, for that is the quicker way. Distances are exact, of points
-    that are named once each and never name themselves, and differentiable as those of `k_nearest`; with one device
-    a key always finds the same. Where X is traced and holds NaN, all distances are NaN.
+    each other. Below 24 576 points the search is exact, for that is the quicker way. Of 15 neighbours 0.98 are found
+    where data lie in clusters or on surfaces (60 000 images of MNIST, 200 000 points of a mixture); in one Gaussian of
+    20 or 50 dimensions, where nothing tells near from far, 0.8 or 0.5: more rounds and trees find more. Distances are
+    exact, of points that are named once each and never name themselves, and differentiable as those of `k_nearest`;
+    with one device a key always finds the same. Where X is traced and holds NaN, all distances are NaN.
 
     Args:
       key: of the directions in which groups are halved and of who is introduced.

@@ -19,6 +19,12 @@ QUICK = {"perplexity": 5.0, "num_early_iterations": 5, "num_iterations": 5}
 
 
 @pytest.fixture
+def keep_compiled(monkeypatch):
+    """Measuring with compilation forgets all programs, which other tests would have to compile again."""
+    monkeypatch.setattr(embedding_comparison.jax, "clear_caches", lambda: None)
+
+
+@pytest.fixture
 def figures(figures_of):
     return figures_of(embedding_pictures)
 
@@ -133,7 +139,7 @@ def test_umap_knows_the_classes_if_asked_and_makes_500_epochs_of_few_points_by_i
         assert np.any(weights[labels[rows] != labels[columns]] > 0) == joins_classes
 
 
-def test_methods_beside_are_measured_and_drawn(tmp_path, capsys, figures):
+def test_methods_beside_are_measured_and_drawn(tmp_path, capsys, figures, keep_compiled):
     task = umap_task({"beside": ("pca", "tsne", "umap")})
     drawn = task.pictures(tmp_path, task.learner.init(jax.random.key(0)))
     assert [path.name for path in drawn] == ["embedding.png", "comparison.png"]
@@ -149,7 +155,7 @@ def test_methods_beside_are_measured_and_drawn(tmp_path, capsys, figures):
         assert sum(len(dots.get_offsets()) for dots in panel.collections) == 60
 
 
-def test_principal_components_beside_another_method_are_those_of_numpy(tmp_path, figures):
+def test_principal_components_beside_another_method_are_those_of_numpy(tmp_path, figures, keep_compiled):
     """Up to the sign of each; points are drawn class by class."""
     task = tsne_task({"beside": ("pca",)})
     drawn = task.pictures(tmp_path, task.learner.init(jax.random.key(0)))

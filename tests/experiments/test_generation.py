@@ -49,7 +49,9 @@ def few(monkeypatch):
 
 
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name", [name if name.startswith("gan") else pytest.param(name, marks=pytest.mark.slow) for name in TINY]
+)
 def test_a_run_leaves_scores_and_pictures(name, train_here, rows, tmp_path):
     config = config_of(name, **TINY[name])
     config.run.num_updates = 8

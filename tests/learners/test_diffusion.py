@@ -29,7 +29,7 @@ def make(data=DATA, **changes):
     return Learner(*map(jax.jit, diffusion.make(dataclasses.replace(CONFIG, **changes), data, data)))
 
 
-@pytest.mark.parametrize("changes", [{}, {"model": "unet", "channels": (4, 8)}])
+@pytest.mark.parametrize("changes", [{}, pytest.param({"model": "unet", "channels": (4, 8)}, marks=pytest.mark.slow)])
 def test_without_knowledge_the_loss_is_the_noise(changes):
     learner = make(**changes)
     state = learner.init(KEY)  # predicts 0: the loss is the mean square of the noise
@@ -81,6 +81,7 @@ def test_the_average_begins_quickly_and_is_what_is_evaluated():
     assert learner.evaluate(KEY, swapped) == learner.evaluate(KEY, after)
 
 
+@pytest.mark.slow
 def test_the_bound_of_a_model_that_predicts_nothing_is_that_of_the_formulas():
     # ε̂ = 0 everywhere: E (ε̂ − ε)² = 1 at every step, and x̂_0 = x_1/√ᾱ₁ at the last
     levels = jnp.round((DATA.reshape(30, 4) + 1) / 2 * 8) / 4 - 1

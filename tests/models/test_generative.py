@@ -59,7 +59,7 @@ def spread(variables):
     ("model", "shape"),
     [
         (Denoiser(num_blocks=2, num_features=8, num_time_features=4), (6,)),
-        (UNet(channels=(4, 6), num_time_features=4), (4, 8, 2)),
+        pytest.param(UNet(channels=(4, 6), num_time_features=4), (4, 8, 2), marks=pytest.mark.slow),
         (UNet(channels=(4, 6), patch_size=2, num_time_features=4), (4, 8, 2)),
     ],
 )

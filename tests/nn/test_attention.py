@@ -70,7 +70,7 @@ def worst(found, exact):
 @pytest.mark.parametrize(
     ("is_causal", "block_size"),
     [
-        (False, 10_000),
+        pytest.param(False, 10_000, marks=pytest.mark.slow),
         (True, None),
         pytest.param(False, None, marks=pytest.mark.slow),
         pytest.param(True, 256, marks=pytest.mark.slow),
@@ -87,7 +87,7 @@ def test_float32_is_within_1e_6_and_its_gradient_within_2e_6(is_causal, block_si
 
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 1e-2), ("float16", 5e-4), ("float64", 1e-12)])
-@pytest.mark.parametrize("block_size", [None, 16])
+@pytest.mark.parametrize("block_size", [pytest.param(None, marks=pytest.mark.slow), 16])
 def test_other_precisions(dtype, tolerance, block_size):
     with jax.enable_x64(dtype == "float64"):
         q, k, v, cotangent = (jnp.asarray(x, dtype) for x in arrays(*[(2, 40, 2, 8)] * 4, dtype=np.float64))
@@ -192,7 +192,7 @@ def test_large_scores_do_not_overflow():
 # Derivatives of any order, and transformations
 
 
-@pytest.mark.parametrize("block_size", [None, 2])
+@pytest.mark.parametrize("block_size", [pytest.param(None, marks=pytest.mark.slow), 2])
 def test_forward_and_reverse_mode_of_second_order(block_size):
     with jax.enable_x64(True):
         q, k, v, bias = arrays((3, 2, 2), (3, 1, 2), (3, 1, 2), (2, 3, 3), dtype=np.float64)

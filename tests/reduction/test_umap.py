@@ -204,12 +204,11 @@ def test_with_full_weight_no_edge_between_classes_is_left():
 # The order of edges
 
 
-@pytest.mark.parametrize("n", [2, 7, 40])
-@pytest.mark.parametrize("block", [3, 1024])
+@pytest.mark.parametrize(("n", "block"), [(2, 1024), (13, 3), (43, 3), (41, 1024)])
 def test_every_edge_is_visited_once(monkeypatch, n, block):
+    """Blocks are known while tracing, so each number of points is used with one size here, and nowhere else."""
     monkeypatch.setattr(_edge_ranks, "SMALLEST_BLOCK", block)
     monkeypatch.setattr(_edge_ranks, "BLOCKS", 100)
-    jax.clear_caches()
     W = random_graph(n, density=0.3)
     W[0] = W[:, 0] = 0.5  # a hub
     W[0, 0] = 0
@@ -219,7 +218,6 @@ def test_every_edge_is_visited_once(monkeypatch, n, block):
     np.testing.assert_allclose(_edge_ranks.in_place(ranks, product), W @ v, atol=1e-5)
     assert int(ranks.counts.sum()) == np.count_nonzero(W)
     assert int(ranks.num_ranks) == n - 1
-    jax.clear_caches()
 
 
 def test_ranks_that_only_hubs_have_are_visited_in_small_blocks(monkeypatch):

@@ -101,9 +101,9 @@ def test_other_metrics(groups, metric):
 
 def test_classes_shape_a_supervised_embedding():
     """Points in one cloud whose classes are at random: only the labels can part them."""
-    X = np.random.default_rng(0).normal(size=(120, 3)).astype(np.float32)
-    labels = np.random.default_rng(1).integers(0, 2, 120)
-    settings = {"num_neighbors": 15, "num_epochs": 150}
+    X = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, 2, 90)
+    settings = {"num_neighbors": 10, "num_epochs": 100}
 
     def score(**given):
         Y = np.asarray(umap.embed(jax.random.key(0), X, **settings, **given).Y)
@@ -139,8 +139,8 @@ def test_a_lonely_pair_does_not_cost_the_others_their_start():
 
 @pytest.mark.parametrize("init", ["spectral", "pca"])
 def test_duplicates_and_few_points(init):
-    X = np.full((30, 2), 5, np.float32)
-    found = umap.embed(jax.random.key(0), X, num_epochs=20, init=init)
+    X = np.full((90, 4), 5, np.float32)
+    found = umap.embed(jax.random.key(0), X, num_neighbors=10, num_epochs=100, init=init)
     assert np.all(np.isfinite(found.Y))
     four = umap.embed(jax.random.key(0), np.eye(4, dtype=np.float32), num_epochs=20)
     assert np.all(np.isfinite(four.Y))
