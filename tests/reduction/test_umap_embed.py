@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 from sklearn import datasets, manifold
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -264,15 +265,28 @@ def test_what_a_point_gets_depends_on_no_other(groups, embedded, placed, part):
     np.testing.assert_array_equal(longer[: len(again)], again)
 
 
+def test_new_points_start_at_the_mean_by_weight():
+    """Distances 1, 2 and 4: exp(−2/σ) + exp(−4/σ) = log₂ 3, whatever is nearest; weights are scaled by the largest."""
+    X, Y = np.array([[1.0], [-2.0], [4.0], [90.0]]), np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.5], [7.0, 7.0]])
+    sigma = scipy.optimize.brentq(lambda s: np.exp(-2 / s) + np.exp(-4 / s) - np.log2(3), 1, 100)
+    weights = np.exp(-np.array([0, 1, 3]) / sigma)
+    found = umap.transform(jax.random.key(0), X, Y, np.array([[0.0]]), num_neighbors=3, num_epochs=0)
+    np.testing.assert_allclose(found[0], weights @ Y[:3] / weights.sum(), rtol=1e-4)
+
+
 def test_ties_and_far_groups_do_not_make_points_depend_on_each_other():
-    """Whole numbers, so that many distances are equal, and two far groups whose distances products cannot tell."""
+    """Whole numbers about the mean, so that many distances are equal, and far groups that products cannot tell apart.
+
+    One query among these has its block measured again by differences, which order what is equal otherwise.
+    """
     rng = np.random.default_rng(0)
-    grid = rng.integers(0, 3, size=(250, 3)).astype(np.float32)
-    far = 3e3 + 1e-3 * rng.normal(size=(50, 3)).astype(np.float32)
-    X, Y = np.concatenate([grid, far]), rng.normal(size=(300, 2)).astype(np.float32)
-    new = rng.integers(0, 3, size=(50, 3)).astype(np.float32)
+    grid = rng.integers(-3, 4, size=(300, 4))
+    far = 1e-2 * rng.normal(size=(150, 4)) + [3e3, 0, 0, 0]
+    X = np.concatenate([grid, far, far - [6e3, 0, 0, 0]]).astype(np.float32)
+    Y = rng.normal(size=(600, 2)).astype(np.float32)
+    new = rng.integers(-3, 4, size=(50, 4)).astype(np.float32)
     alone = umap.transform(jax.random.key(0), X, Y, new)
-    with_another = umap.transform(jax.random.key(0), X, Y, np.concatenate([new, far[:1]]))
+    with_another = umap.transform(jax.random.key(0), X, Y, np.concatenate([new, X[300:301] + np.float32(1e-3)]))
     np.testing.assert_array_equal(alone, with_another[:50])
 
 
