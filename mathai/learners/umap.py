@@ -121,7 +121,7 @@ def make(
     _check(config)
     batch = prepare(config, inputs, labels) if batch is None else batch
     X = vectors(config, inputs)
-    begin = _start.of_graph(X, batch.graph, num_components=config.num_components, init=config.init)
+    begin = _start.of_graph(X, batch.graph, batch.ranks, num_components=config.num_components, init=config.init)
     curve = _layout.Curve(*_curve.check_and_fit("umap", config.spread, config.min_dist))
     schedule = _layout.schedule_of(config.learning_rate, config.repulsion_strength, num_epochs(config, len(X)))
 
@@ -193,6 +193,6 @@ def _check(config: Config) -> None:
     check_choices(config, {"metric": METRICS, "neighbor_search": SEARCHES, "init": _start.GRAPH_STARTS})
     check_between(config, 0.0, float("inf"), "min_dist", "learning_rate", "repulsion_strength")
     check_between(config, 0.0, 1.0, "target_weight")
-    for name, least in (("num_neighbors", 2), ("num_input_components", 0), ("num_epochs", 0), ("num_negatives", 0)):
-        if getattr(config, name) < least:
-            raise ValueError(f"umap: {name} is {getattr(config, name)}; it must be at least {least}.")
+    _layout.check_counts("umap", 2, num_neighbors=config.num_neighbors)
+    names = ("num_input_components", "num_epochs", "num_negatives")
+    _layout.check_counts("umap", 0, **{name: getattr(config, name) for name in names})

@@ -52,6 +52,13 @@ def default_epochs(num_points: int) -> int:
     return EPOCHS_OF_FEW if num_points <= FEW else EPOCHS_OF_MANY
 
 
+def check_counts(name: str, least: int, **counts: int) -> None:
+    """Raise a `ValueError` for a number that is below the least it may be."""
+    for which, count in counts.items():
+        if count < least:
+            raise ValueError(f"{name}: {which} is {count}; it must be at least {least}.")
+
+
 def check_rates(name: str, **rates: ArrayLike) -> None:
     """Raise a `ValueError` for a rate that is known and negative or not finite."""
     for which, value in rates.items():

@@ -63,18 +63,17 @@ def components(graph: FuzzyGraph, num_points: int) -> Components:
 
 
 @functools.partial(jax.jit, static_argnums=3)
-def layout(key: Array, graph: FuzzyGraph, parts: Components, num_components: int) -> Float[Array, "n c"]:
-    """Coordinates from a graph and its components.
+def layout(key: Array, ranks: EdgeRanks, parts: Components, num_components: int) -> Float[Array, "n c"]:
+    """Coordinates from the edges of a graph and its components.
 
     Where it hangs together these are the eigenvectors, of length 1. Where not, components lie side by side, each in a
     disc as large as it has points, filled by its own eigenvectors.
     """
     num_points = len(parts.number)
-    ranks = _edge_ranks.by_rank(graph, num_points)
     is_whole = parts.sizes[0] == num_points
     number = gather(parts.number, ranks.order)  # everything below is in the order of places
     groups = min(NUM_LARGEST, num_points)
-    is_in = (number[:, None] == jnp.arange(groups, dtype=jnp.int32)[None]).astype(graph.weights.dtype)
+    is_in = (number[:, None] == jnp.arange(groups, dtype=jnp.int32)[None]).astype(ranks.weights.dtype)
     vectors = _eigenvectors(key, ranks, is_in, num_components)
     centres, radius = _discs(parts.sizes, num_components, vectors.dtype)
     extent = jnp.max(jnp.where(is_in[:, :, None] > 0, jnp.abs(vectors)[:, None], 0), axis=0)  # [groups, c]
@@ -127,7 +126,6 @@ def _eigenvectors(key, ranks: EdgeRanks, is_in, num_components) -> Float[Array, 
 
         def next_column(index, Q):  # Q holds the trivial column, those that are done, and zeros
             v = jax.lax.dynamic_slice_in_dim(V, index, 1, axis=1)
-
             fresh = jax.lax.dynamic_slice_in_dim(start, index, 1, axis=1)
 
             def clear(again, v):

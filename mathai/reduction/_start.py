@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Shaped
 
 from mathai.reduction import _pca_solvers, _spectral
 from mathai.reduction._arrays import check_finite, contract, promote
+from mathai.reduction._edge_ranks import EdgeRanks
 from mathai.reduction._fuzzy_graph import FuzzyGraph
 
 SCALE = 1e-4  # standard deviation of the first coordinate, so that the first steps are those of a linear map
@@ -39,6 +40,7 @@ def of_data(
 def of_graph(
     X: Shaped[ArrayLike, "n features"],
     graph: FuzzyGraph,
+    ranks: EdgeRanks,
     *,
     num_components: int,
     init: str | Float[ArrayLike, "n components"],
@@ -58,7 +60,7 @@ def of_graph(
 
     def spectral():
         # The key of the iteration is always the same: its end depends on it by rounding alone.
-        return _spectral.layout(jax.random.key(0), graph, parts, num_components).astype(points.dtype)
+        return _spectral.layout(jax.random.key(0), ranks, parts, num_components).astype(points.dtype)
 
     def projected():
         return _projection(points, num_components)

@@ -2,21 +2,18 @@
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Shaped, UInt32
 
 from mathai.reduction import _descent, _perplexity, _repulsion
-from mathai.reduction._arrays import check_finite, over_blocks, promote
 from mathai.reduction._neighborhoods import check_perplexity
+from mathai.reduction._new_points import checked, each_by_itself
 from mathai.reduction.neighbors import k_nearest
 
 MARGIN = 10.0  # around the embedding, in its units, that new points may reach
 LONGEST_GRADIENT = 0.25
-BLOCK = 128  # new points at a time, always: what a point gets then has no part in how many there are
-LEAST_BLOCKS = 2  # a loop of one is compiled to other sums
 
 
 def transform(
@@ -74,19 +71,11 @@ def transform(
     del key
     if num_iterations < 0:
         raise ValueError(f"transform: num_iterations is {num_iterations}; it must not be negative.")
-    Y = jnp.asarray(getattr(embedding, "Y", embedding))
-    chex.assert_rank([X_train, Y, X_new], 2)
-    chex.assert_equal_shape_prefix([jnp.asarray(X_train), Y], 1)
-    chex.assert_equal_shape_suffix([jnp.asarray(X_train), jnp.asarray(X_new)], 1)
-    check_finite("transform: the embedding", Y)
+    (X_train, Y, X_new), dtype = checked(X_train, embedding, X_new)
     k = min(num_neighbors, len(Y))
     check_perplexity("transform", perplexity, k)
-    check_finite("transform: X_train", X_train)
-    check_finite("transform: X_new", X_new)
-    (Y, *_), dtype = promote(Y, X_train, X_new)
     grids = _descent.grids_for("transform", method, len(Y), Y.shape[1])
     numbers = [jnp.asarray(number, Y.dtype) for number in (perplexity, exaggeration, learning_rate, momentum)]
-    X_train, X_new = jnp.asarray(X_train), jnp.asarray(X_new)
     return _place(X_train, X_new, Y, grids, *numbers, k, metric, num_iterations).astype(dtype)
 
 
@@ -120,9 +109,7 @@ def _place(X_train, X_new, Y, grids, perplexity, exaggeration, rate, momentum, k
         now = (start, jnp.zeros_like(start), jnp.ones_like(start))
         return jax.lax.scan(step, now, length=num_iterations)[0][0]
 
-    m = len(X_new)
-    padding = max(0, LEAST_BLOCKS * BLOCK - m)
-    return over_blocks(place, (jnp.pad(X_new, ((0, padding), (0, 0))),), BLOCK)[:m]
+    return each_by_itself(place, X_new)
 
 
 def _read_push(field, y):

@@ -3,15 +3,14 @@
 import functools
 import math
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Shaped, UInt32
 
 from mathai.reduction import _curve, _fuzzy_graph, _layout
-from mathai.reduction._arrays import check_finite, gather, over_blocks, promote
-from mathai.reduction._tsne_transform import BLOCK, LEAST_BLOCKS
+from mathai.reduction._arrays import gather
+from mathai.reduction._new_points import checked, each_by_itself
 from mathai.reduction.neighbors import k_nearest
 
 EPOCHS_OF_FEW, EPOCHS_OF_MANY = 300, 100  # by the size of the embedding, as in `_layout`
@@ -68,23 +67,12 @@ def transform(
     >>> transform(jax.random.key(1), X, X[:, :2], X[:5] + 0.01, num_epochs=10).shape
     (5, 2)
     """
-    Y = jnp.asarray(getattr(embedding, "Y", embedding))
-    chex.assert_rank([X_train, Y, X_new], 2)
-    chex.assert_equal_shape_prefix([jnp.asarray(X_train), Y], 1)
-    chex.assert_equal_shape_suffix([jnp.asarray(X_train), jnp.asarray(X_new)], 1)
-    for name, points in (("the embedding", Y), ("X_train", X_train), ("X_new", X_new)):
-        check_finite(f"transform: {name}", points)
+    (X_train, Y, X_new), dtype = checked(X_train, embedding, X_new)
     if num_epochs is None:
         num_epochs = EPOCHS_OF_FEW if len(Y) <= _layout.FEW else EPOCHS_OF_MANY
-    for name, number, least in (
-        ("num_neighbors", num_neighbors, 1),
-        ("num_epochs", num_epochs, 0),
-        ("num_negatives", num_negatives, 0),
-    ):
-        if number < least:
-            raise ValueError(f"transform: {name} is {number}; it must be at least {least}.")
+    _layout.check_counts("transform", 1, num_neighbors=num_neighbors)
+    _layout.check_counts("transform", 0, num_epochs=num_epochs, num_negatives=num_negatives)
     _layout.check_rates("transform", learning_rate=learning_rate, repulsion_strength=repulsion_strength)
-    (Y, X_train, X_new), dtype = promote(Y, X_train, X_new)
     known = (getattr(embedding, "a", None), getattr(embedding, "b", None))
     if known[0] is None:
         known = _curve.check_and_fit("transform", spread, min_dist)
@@ -126,6 +114,4 @@ def _place(key, X_train, X_new, Y, curve, schedule, metric, sizes):
         end, _ = jax.lax.scan(one_epoch, start, jnp.arange(num_epochs, dtype=jnp.int32))
         return jnp.stack(end, axis=1)
 
-    m = len(X_new)
-    padding = max(0, LEAST_BLOCKS * BLOCK - m)
-    return over_blocks(pulls_and_pushes, (jnp.pad(X_new, ((0, padding), (0, 0))),), BLOCK)[:m]
+    return each_by_itself(pulls_and_pushes, X_new)

@@ -202,12 +202,11 @@ def spectral_layout(
     >>> [round(abs(y), 2) for y in spectral_layout(jax.random.key(0), graph, 3, 1)[:, 0].tolist()]
     [0.71, 0.0, 0.71]
     """
-    for name, number in (("num_points", num_points), ("num_components", num_components)):
-        if number < 1:
-            raise ValueError(f"spectral_layout: {name} is {number}; it must be at least 1.")
+    _layout.check_counts("spectral_layout", 1, num_points=num_points, num_components=num_components)
     (weights,), dtype = promote(graph.weights)
     graph = graph._replace(weights=weights)
-    return _spectral.layout(key, graph, _spectral.components(graph, num_points), num_components).astype(dtype)
+    ranks, parts = _edge_ranks.by_rank(graph, num_points), _spectral.components(graph, num_points)
+    return _spectral.layout(key, ranks, parts, num_components).astype(dtype)
 
 
 def cross_entropy(
@@ -322,13 +321,8 @@ def embed(
     """
     n = jnp.shape(X)[0]
     num_epochs = _layout.default_epochs(n) if num_epochs is None else num_epochs
-    for name, number, least in (
-        ("num_components", num_components, 1),
-        ("num_epochs", num_epochs, 0),
-        ("num_negatives", num_negatives, 0),
-    ):
-        if number < least:
-            raise ValueError(f"embed: {name} is {number}; it must be at least {least}.")
+    _layout.check_counts("embed", 1, num_components=num_components)
+    _layout.check_counts("embed", 0, num_epochs=num_epochs, num_negatives=num_negatives)
     _layout.check_rates("embed", learning_rate=learning_rate, repulsion_strength=repulsion_strength)
     curve = _layout.Curve(*_curve.check_and_fit("embed", spread, min_dist))
     indices, distances = lists_with_self("embed", X, num_neighbors, metric, neighbor_search, neighbors)
@@ -337,8 +331,8 @@ def embed(
         chex.assert_shape(labels, (n,))
         graph = intersect_labels(graph, labels, target_weight=target_weight)
     graph = _fuzzy_graph.without_rare(graph, num_epochs)
-    Y = _start.of_graph(X, graph, num_components=num_components, init=init)(key)
     ranks = _edge_ranks.by_rank(graph, n)
+    Y = _start.of_graph(X, graph, ranks, num_components=num_components, init=init)(key)
     schedule = _layout.schedule_of(learning_rate, repulsion_strength, num_epochs)
     Y = _layout.descend(key, Y, ranks, curve, schedule, num_epochs, num_negatives)
     return Embedding(Y, *curve, jnp.int32(num_epochs))
