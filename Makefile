@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 CACHE := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint bench results clean
 
 demo: $(VENV)/.experiments  ## PPO solves CartPole; the same command resumes
 	$(BIN)/python -m experiments.train --config=configs/ppo_cartpole.py --workdir=runs/demo
@@ -21,8 +21,11 @@ lint: $(VENV)/.dev  ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.bench  ## time the learners on this machine
-	$(BIN)/python -m experiments.benchmark --suite=ppo --out=runs/bench
+bench: $(VENV)/.bench  ## time formulas and learners beside their peers
+	$(BIN)/python -m experiments.benchmark --suite=nn,losses,attention,ppo,svm,tsne,umap --peers --out=runs/bench
+
+results: $(VENV)/.experiments  ## write README's results from the records in results/
+	$(BIN)/python -m experiments.results
 
 clean:  ## remove the environment and the caches, keep the runs
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .mypy_cache build *.egg-info

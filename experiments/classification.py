@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from experiments import data, pictures
 from experiments.configuration import check_types
 from experiments.errors import UserError
-from experiments.tasks import Task
+from experiments.tasks import Task, maker
 from mathai.learners import classifier, svm_head
 from mathai.learners.batches import Examples, minibatch, steps_per_epoch
 from mathai.nn.activations import softmax
@@ -28,9 +28,10 @@ def make_task(
     data_set = data.load(fields)
     train, test = (Examples(jnp.asarray(part.inputs), jnp.asarray(part.labels)) for part in data_set[:2])
     num_classes = len(data_set.class_names)
+    make = maker(module, train, test, num_classes=num_classes)
     needs_train = module is svm_head  # a head that is fitted anew to be scored
     try:
-        learner = module.make(hyperparameters, train, test, num_classes=num_classes)
+        learner = make(hyperparameters)
         updates = hyperparameters.num_epochs * steps_per_epoch(len(train.labels), hyperparameters.batch_size)
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -50,6 +51,8 @@ def make_task(
             functools.partial(module.predict, hyperparameters, num_classes),
             (train,) if needs_train else (),
         ),
+        hyperparameters=hyperparameters,
+        make=make,
     )
 
 

@@ -1,13 +1,20 @@
 """Configs: how a file in configs/ is built, how it becomes a learner's hyperparameters, how two of them differ."""
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
 import importlib.metadata
 import json
+import os
+import pathlib
 import pkgutil
+import platform
+import re
+import shlex
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -167,16 +174,45 @@ def differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str
 
 
 def provenance() -> dict[str, Any]:
-    """Return what else a result depends on: versions, device and the state of the source."""
+    """Return what else a result depends on: the command, versions, device, host and the state of the source."""
     return {
+        "command": command(sys.argv),
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "gymnax")},
         "device": {
             "platform": jax.default_backend(),
             "kind": jax.devices()[0].device_kind,
             "count": jax.device_count(),
         },
+        "host": {"processor": _processor(), "cores": num_cores()},
         "git": {"commit": _git("rev-parse", "HEAD"), "modified": bool(_git("status", "--porcelain"))},
     }
+
+
+def command(argv: Sequence[str]) -> str:
+    """Return the command that does the same again: without the folder of its results, or folders of this machine.
+
+    >>> command(["/x/experiments/train.py", "--config=configs/a.py", "--workdir=runs/a", "--config.data.directory=/x"])
+    'python -m experiments.train --config=configs/a.py --config.data.directory=DIR'
+    """
+    program, *given = argv
+    left_out = ("--workdir", "--out", "--overwrite", "--compare")
+    kept = [flag for flag in given if not flag.startswith(left_out)]
+    kept = [re.sub(r"^(--[\w.]+)=[/~].*$", r"\1=DIR", flag) for flag in kept]
+    return shlex.join(["python", "-m", f"experiments.{pathlib.Path(program).stem}", *kept])
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    """The name of the host's processor, since JAX calls every one of them cpu."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
 
 
 def _git(*arguments: str) -> str | None:

@@ -15,8 +15,9 @@ from jaxtyping import PyTree
 from experiments import data, embedding_comparison, embedding_pictures, progress
 from experiments.configuration import check_types
 from experiments.errors import UserError
-from experiments.tasks import Task
+from experiments.tasks import Task, maker
 from mathai.learners import parametric_tsne, parametric_umap, pca, tsne, umap
+from mathai.learners.base import Learner
 from mathai.learners.batches import Examples, as_vectors, minibatch, steps_per_epoch
 from mathai.reduction import tsne as formulas
 from mathai.reduction import umap as fuzzy_formulas
@@ -83,8 +84,9 @@ def _encoder(
     train, test = (Examples(jnp.asarray(part.inputs), jnp.asarray(part.labels)) for part in data_set[:2])
     updates = hyperparameters.num_epochs * steps_per_epoch(len(train.labels), hyperparameters.batch_size)
     few = Examples(*(array[: hyperparameters.batch_size] for array in test))
+    make = maker(module, train.inputs)
     return Task(
-        module.make(hyperparameters, train.inputs),
+        make(hyperparameters),
         num_updates=updates,
         data=train,
         draw=functools.partial(minibatch, batch_size=hyperparameters.batch_size),
@@ -94,6 +96,8 @@ def _encoder(
         work=hyperparameters.batch_size,
         unit="examples",
         pictures=functools.partial(_draw_encoded, module, hyperparameters, data_set),
+        hyperparameters=hyperparameters,
+        make=make,
     )
 
 
@@ -102,8 +106,9 @@ def _encoder_of_edges(
 ) -> Task:
     edges = module.prepare(hyperparameters, data_set.train.inputs)
     draw = functools.partial(module.draw, batch_size=hyperparameters.batch_size)
+    make = maker(module, data_set.train.inputs)
     return Task(
-        module.make(hyperparameters, data_set.train.inputs),
+        make(hyperparameters),
         num_updates=hyperparameters.num_updates,
         data=edges,
         draw=draw,
@@ -113,6 +118,8 @@ def _encoder_of_edges(
         work=hyperparameters.batch_size,
         unit="edges",
         pictures=functools.partial(_draw_encoded, module, hyperparameters, data_set),
+        hyperparameters=hyperparameters,
+        make=make,
     )
 
 
@@ -145,6 +152,8 @@ def _graph(
         work=1,
         unit="iterations",
         pictures=functools.partial(_draw_embedding, module, hyperparameters, data_set, search, X, project),
+        hyperparameters=projected,
+        make=functools.partial(_make_again, maker(module, X), learner.init),
     )
 
 
@@ -158,8 +167,9 @@ def _edges(
     X = project(data_set.train.inputs)
     projected = dataclasses.replace(hyperparameters, num_input_components=0)
     batch = module.prepare(projected, X, jnp.asarray(data_set.train.labels))
+    learner = module.make(projected, X, batch=batch)
     return Task(
-        module.make(projected, X, batch=batch),
+        learner,
         num_updates=module.num_epochs(hyperparameters, len(X)),
         data=batch,
         evaluation_data=batch,
@@ -168,7 +178,16 @@ def _edges(
         work=1,
         unit="epochs",
         pictures=functools.partial(_draw_embedding, module, hyperparameters, data_set, search, X, project),
+        hyperparameters=projected,
+        make=functools.partial(_make_again, maker(module, X, batch=batch), learner.init),
     )
+
+
+def _make_again(
+    make: Callable[[Any], Learner], init: Callable[[jax.Array], PyTree], hyperparameters: tsne.Config | umap.Config
+) -> Learner:
+    """The learner with other floats: none of them moves the start, which is found once and taken as it was found."""
+    return make(dataclasses.replace(hyperparameters, init="random"))._replace(init=init)
 
 
 def _search(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -223,7 +242,9 @@ def _keep(
         test_labels=test.labels,
         test_embedding=placed,
     )
-    progress.say("embedding", embedding_comparison.describe(X, Y, train.labels, placed, test.labels))
+    measures = embedding_comparison.measure(X, Y, train.labels, placed, test.labels)
+    embedding_comparison.keep_measures(workdir, "embedding", measures)
+    progress.say("embedding", embedding_comparison.describe(measures))
     return [embedding_pictures.classes(workdir, Y, train, data_set)] if Y.shape[1] == 2 else []
 
 

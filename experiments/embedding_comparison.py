@@ -11,9 +11,11 @@ import numpy as np
 
 from experiments import embedding_pictures, progress
 from experiments.data import DataSet
+from experiments.workdir import read_json, write_json
 from mathai.reduction import pca, tsne, umap
 from mathai.reduction.neighbors import k_nearest, neighbor_recall, trustworthiness
 
+MEASURES = "measures.json"
 MOST_MEASURED = 10_000  # points of which ranks among all others are counted; a sample where there are more
 NUM_VOTES = 10  # neighbours that vote on a class
 
@@ -83,7 +85,9 @@ def compare(
         Y = np.asarray(method.places(X, embedding))
         placed = np.asarray(method.transform(X, embedding, X_new))
         spent = f"{seconds[1]:.2f} s ({seconds[0]:.1f} s with compilation)"
-        progress.say(method.title, f"{spent}, {describe(X, Y, train.labels, placed, test.labels)}")
+        measures = measure(X, Y, train.labels, placed, test.labels)
+        keep_measures(workdir, name, measures | {"seconds": seconds[1], "seconds_with_compilation": seconds[0]})
+        progress.say(method.title, f"{spent}, {describe(measures)}")
         titles.append(f"{method.title}, {seconds[1]:.2g} s")
         found.append(Y)
     if not found:
@@ -91,21 +95,44 @@ def compare(
     return [embedding_pictures.side_by_side(workdir / "comparison.png", titles, found, train.labels)]
 
 
-def describe(X: jax.Array, Y: np.ndarray, labels: np.ndarray, placed: np.ndarray, placed_labels: np.ndarray) -> str:
-    """How well an embedding keeps neighbours and classes."""
+def measure(
+    X: jax.Array, Y: np.ndarray, labels: np.ndarray, placed: np.ndarray, placed_labels: np.ndarray
+) -> dict[str, float]:
+    """How well an embedding keeps neighbours and classes; what the points are too few for is left out."""
     some = np.random.default_rng(0).permutation(len(Y))[:MOST_MEASURED]
-    of = f" (of {len(some)} points)" if len(some) < len(Y) else ""
     x, y = jnp.asarray(X)[some], jnp.asarray(Y)[some]
-    parts = []
+    found = {"points_measured": len(some)}
     if len(some) > 30:
-        parts.append(f"trustworthiness {float(trustworthiness(x, y, 15)):.4f}{of}")
+        found["trustworthiness"] = float(trustworthiness(x, y, 15))
     if len(some) > NUM_VOTES:
-        parts.append(f"neighbour recall {float(neighbor_recall(x, y, NUM_VOTES)):.3f}{of}")
+        found["neighbor_recall"] = float(neighbor_recall(x, y, NUM_VOTES))
         own = _vote(k_nearest(Y, NUM_VOTES)[0], labels)
-        parts.append(f"{NUM_VOTES}-NN accuracy {np.mean(own == labels):.4f}")
+        found["accuracy"] = float(np.mean(own == labels))
         new = _vote(k_nearest(Y, NUM_VOTES, queries=placed)[0], labels)
-        parts.append(f"of test examples placed in it {np.mean(new == placed_labels):.4f}")
-    return ", ".join(parts)
+        found["test_accuracy"] = float(np.mean(new == placed_labels))
+    return found
+
+
+def describe(measures: dict[str, float]) -> str:
+    """Say measures in one line.
+
+    >>> describe({"points_measured": 20_000, "trustworthiness": 0.98})
+    'trustworthiness 0.9800 (of 20000 points)'
+    """
+    of = f" (of {measures['points_measured']} points)" if measures["points_measured"] >= MOST_MEASURED else ""
+    forms = {
+        "trustworthiness": f"trustworthiness {{:.4f}}{of}",
+        "neighbor_recall": f"neighbour recall {{:.3f}}{of}",
+        "accuracy": f"{NUM_VOTES}-NN accuracy {{:.4f}}",
+        "test_accuracy": "of test examples placed in it {:.4f}",
+    }
+    return ", ".join(form.format(measures[name]) for name, form in forms.items() if name in measures)
+
+
+def keep_measures(workdir: pathlib.Path, name: str, measures: dict[str, float]) -> None:
+    """Add the measures of one embedding to `measures.json`, or replace them."""
+    path = workdir / MEASURES
+    write_json(path, {**(read_json(path) if path.exists() else {}), name: measures})
 
 
 def _vote(neighbors: jax.Array, labels: np.ndarray) -> np.ndarray:

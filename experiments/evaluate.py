@@ -9,7 +9,7 @@ import pathlib
 import jax
 from absl import flags
 
-from experiments import devices, progress, run_loop
+from experiments import devices, members, progress
 from experiments.checkpoints import Checkpoints
 from experiments.configuration import from_json
 from experiments.errors import UserError, run_program
@@ -37,12 +37,13 @@ def main(argv: list[str]) -> None:
     config = from_json(stored)
     devices.prepare(max(num_seeds, at_once(config)))
     task = make_task(config)
-    programs = run_loop.make_programs(task, config.run.seed, num_seeds if num_seeds > 1 else None)
+    programs = members.make_programs(task)
+    seeds = members.of_seeds(config.run.seed, num_seeds if num_seeds > 1 else None)
     checkpoints = Checkpoints(workdir, keep=config.run.keep_checkpoints, best_mode=config.run.best_mode, read_only=True)
     step = choose(checkpoints, FLAGS.checkpoint, workdir)
-    state = checkpoints.restore(step, run_loop.restore_target(programs))
-    keys = run_loop.evaluation_keys(programs, step, FLAGS.seed)
-    metrics = jax.device_get(programs.evaluate(keys, state, task.evaluation_data))
+    state = checkpoints.restore(step, members.restore_target(programs, seeds))
+    keys = members.evaluation_keys(seeds, step, FLAGS.seed)
+    metrics = jax.device_get(programs.evaluate(keys, state, seeds, task.evaluation_data))
     progress.say("checkpoint", f"update {step} of {workdir}")
     for name, values in sorted(metrics.items()):
         score = summarize(values)

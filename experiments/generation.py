@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree
 from experiments import data, sample_pictures
 from experiments.configuration import check_types
 from experiments.errors import UserError
-from experiments.tasks import Task
+from experiments.tasks import Task, maker
 from mathai.generative import scores
 from mathai.learners import classifier, diffusion, gan, samples, vae
 from mathai.learners.base import Metrics, train
@@ -54,13 +54,14 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
         if config.algorithm == "vae":
             _check_range(hyperparameters, inputs)
             evaluation_data: PyTree = test
-            learner = module.make(hyperparameters, inputs, test)
+            make = maker(module, inputs, test)
             num_updates = hyperparameters.num_epochs * steps_per_epoch(len(inputs), hyperparameters.batch_size)
         else:
             score, evaluation_data = _make_score(config.data.name, data_set)
-            learner = module.make(hyperparameters, inputs, evaluation_data, score)
+            make = maker(module, inputs, evaluation_data, score)
             steps_per_epoch(len(inputs), hyperparameters.batch_size)  # an error if the batch is larger
             num_updates = hyperparameters.num_updates
+        learner = make(hyperparameters)
     except ValueError as error:
         raise UserError(str(error)) from error
     draw_pictures = {"vae": _draw_vae, "gan": _draw_gan, "diffusion": _draw_diffusion}[config.algorithm]
@@ -75,6 +76,8 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
         work=hyperparameters.batch_size,
         unit="examples",
         pictures=functools.partial(draw_pictures, hyperparameters, data_set),
+        hyperparameters=hyperparameters,
+        make=make,
     )
 
 

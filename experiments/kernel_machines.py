@@ -14,7 +14,7 @@ import numpy as np
 from experiments import data, kernel_pictures, pictures, progress
 from experiments.configuration import check_types
 from experiments.errors import UserError
-from experiments.tasks import Task
+from experiments.tasks import Task, maker
 from mathai.kernel.svm import cross_validate
 from mathai.learners import svm
 from mathai.learners.batches import Examples, as_vectors
@@ -59,12 +59,14 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: s
     if missing:
         names = ", ".join(data_set.class_names[label] for label in sorted(missing))
         raise UserError(f"there is no training example of class {names}; raise config.data.num_train.")
+
+    make = maker(module, len(train.labels), len(data_set.class_names))
     try:
         found = search(hyperparameters, train, search_fields)
         if found is not None:
             gamma, price = found.best
             hyperparameters = dataclasses.replace(hyperparameters, gamma=gamma, C=price)
-        learner = module.make(hyperparameters, len(train.labels), len(data_set.class_names))
+        learner = make(hyperparameters)
     except ValueError as error:
         raise UserError(str(error)) from error
     return Task(
@@ -77,6 +79,8 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: s
         work=1,
         unit="rounds",
         pictures=functools.partial(_draw, hyperparameters, data_set, found),
+        hyperparameters=hyperparameters,
+        make=make,
     )
 
 

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from experiments import pictures, text
 from experiments.configuration import check_types
 from experiments.errors import UserError
-from experiments.tasks import Task
+from experiments.tasks import Task, maker
 from mathai.learners import language_model
 from mathai.models.layers import LayerNorm
 from mathai.nn.attention import sinusoidal_position_encoding
@@ -31,8 +31,9 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: l
     length = hyperparameters.context_length
     if len(train) <= length:
         raise UserError(f"the text has {len(train)} tokens to train on; config.learner.context_length is {length}.")
+    make = maker(module, data.num_tokens, test)
     try:
-        learner = module.make(hyperparameters, data.num_tokens, test)
+        learner = make(hyperparameters)
     except ValueError as error:
         raise UserError(str(error)) from error
     return Task(
@@ -47,6 +48,8 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: l
         unit="tokens",
         on_evaluation=_Sampler(hyperparameters, data),
         pictures=functools.partial(_draw_pictures, hyperparameters, data),
+        hyperparameters=hyperparameters,
+        make=make,
     )
 
 

@@ -50,24 +50,28 @@ def check_not_nan(metrics: Mapping[str, np.ndarray], first_step: int, advice: Ca
 
 
 class MetricsLog:
-    """Append rows to `metrics.jsonl` and to TensorBoard.
+    """Append rows to `metrics.jsonl`, and to TensorBoard unless `events` is False.
 
     Rows hold nothing that depends on the clock, so that a resumed run ends with the same bytes as one that was never
     stopped. Opening the log for a run that resumes at `step` drops the rows beyond it.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int):
+    def __init__(self, workdir: pathlib.Path, step: int, *, events: bool = True):
         self._path = workdir / FILE
         rows = [row for row in read(workdir) if row["step"] <= step]
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(_line(row) for row in rows))
+        temporary.write_text("".join(json_line(row) for row in rows))
         os.replace(temporary, self._path)
         self._file = self._path.open("a")
-        self._tensorboard = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._tensorboard = None
+        if events:
+            self._tensorboard = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, row: Mapping[str, Any], speed: float) -> None:
         """Write one row; `speed` in updates per second goes to TensorBoard alone."""
-        self._file.write(_line(row))
+        self._file.write(json_line(row))
+        if self._tensorboard is None:
+            return
         step = row["step"]
         self._tensorboard.add_scalar("speed/updates_per_second", speed, step)
         for name, value in row.items():
@@ -79,13 +83,15 @@ class MetricsLog:
         """Return when every row is on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._tensorboard.flush()
+        if self._tensorboard is not None:
+            self._tensorboard.flush()
 
     def close(self) -> None:
         """Flush and close both files."""
         self.flush()
         self._file.close()
-        self._tensorboard.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -102,12 +108,21 @@ def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps({name: _plain(value) for name, value in row.items()}) + "\n"
+def json_line(row: Mapping[str, Any]) -> str:
+    """One line of JSON; what is infinite or NaN becomes a string, as JSON has no number for it.
+
+    `float` reads the string back.
+
+    >>> json_line({"step": 4, "loss": [0.5, math.inf]}).strip()
+    '{"step": 4, "loss": [0.5, "inf"]}'
+    """
+    return json.dumps(plain(row)) + "\n"
 
 
-def _plain(value: Any) -> Any:
-    """Infinite values become strings: JSON has no number for them, and `float` reads the string back."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it, within lists and mappings too."""
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

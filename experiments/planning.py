@@ -12,7 +12,7 @@ import numpy as np
 from experiments.configuration import check_types, did_you_mean
 from experiments.errors import UserError
 from experiments.pictures import save
-from experiments.tasks import Task
+from experiments.tasks import Task, maker
 from mathai.rl import mdp, small_mdps
 
 LAYOUTS = {"frozen_lake": small_mdps.FROZEN_LAKE, "frozen_lake_8": small_mdps.FROZEN_LAKE_8}
@@ -44,7 +44,8 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
         problem, layout, start = make_problem(fields)
         _check_that_it_ends(fields["discount"], problem)
         arguments = (problem, start) if config.algorithm == "tabular_q" else (problem,)
-        learner = module.make(hyperparameters, *arguments)
+        make = maker(module, *arguments)
+        learner = make(hyperparameters)
     except ValueError as error:
         raise UserError(str(error)) from error
     return Task(
@@ -55,6 +56,8 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
         work=getattr(hyperparameters, "num_steps", problem.num_states * problem.num_actions),
         unit="environment steps" if hasattr(hyperparameters, "num_steps") else "action values",
         pictures=functools.partial(_draw, problem, layout),
+        hyperparameters=hyperparameters,
+        make=make,
     )
 
 

@@ -9,7 +9,7 @@ import ml_collections
 
 from experiments.configuration import check_types, did_you_mean
 from experiments.errors import UserError
-from experiments.tasks import Task
+from experiments.tasks import Task, maker
 
 CURVES = {"ppo": ("approximate_kl", "entropy"), "dqn": ("q_value",), "pqn": ("q_value",), "reinforce": ("entropy",)}
 
@@ -17,8 +17,9 @@ CURVES = {"ppo": ("approximate_kl", "entropy"), "dqn": ("q_value",), "pqn": ("q_
 def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: Any) -> Task:
     """Build the task of a config with the section `environment`."""
     environment = _environment(config.environment, config.environment_params.to_dict())
+    make = maker(module, *environment)
     try:
-        learner = module.make(hyperparameters, *environment)
+        learner = make(hyperparameters)
     except ValueError as error:
         raise UserError(str(error)) from error
     return Task(
@@ -31,6 +32,8 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
         pictures=functools.partial(
             _draw, config.environment, module.make_actor(hyperparameters, *environment), environment
         ),
+        hyperparameters=hyperparameters,
+        make=make,
     )
 
 

@@ -1,6 +1,5 @@
 """The run loop, once for every learner: chunks of compiled updates, evaluation, metrics, checkpoints, resume."""
 
-import functools
 import pathlib
 import signal
 import time
@@ -10,40 +9,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import SingleDeviceSharding
 from jaxtyping import PyTree
 
-from experiments import devices, progress
+from experiments import progress
 from experiments.checkpoints import Checkpoints
 from experiments.configuration import did_you_mean
 from experiments.errors import UserError
+from experiments.members import Members, Programs, evaluation_keys, make_programs, of_seeds, restore_target, trace
 from experiments.metrics import MetricsLog, check_not_nan, reduce_chunk
 from experiments.statistics import interquartile_mean
 from experiments.tasks import Task
-from mathai.learners.base import Learner
-
-# Folded into a seed's key, so that evaluation, the order of the data and the learner share no randomness.
-EVALUATION_STREAM = 0x6576616C
-BATCH_STREAM = 0x62617463
-
-
-class Programs(NamedTuple):
-    """The compiled functions of a run.
-
-    Attributes:
-      init: seeds' keys → state.
-      chunk: (state, keys of the batches, data, first step, number of updates) → (state, metrics [updates] or
-        [seeds, updates]).
-      evaluate: (seeds' keys, state, evaluation data) → metrics, scalars or [seeds].
-      keys: one key, or one per seed.
-      batch_keys: one key, or one per seed.
-    """
-
-    init: Any
-    chunk: Any
-    evaluate: Any
-    keys: jax.Array
-    batch_keys: jax.Array
 
 
 class Outcome(NamedTuple):
@@ -87,77 +62,11 @@ class StopSignal:
         self.name = signal.Signals(number).name
 
 
-def make_programs(task: Task, seed: int, num_seeds: int | None) -> Programs:
-    """Return the jitted functions of a task; with a number of seeds, all of them run in one program."""
-    init, evaluate, chunk = (
-        task.learner.init,
-        functools.partial(_evaluate, task.learner),
-        functools.partial(_chunk, task),
-    )
-    keys = jax.random.key(seed)
-    if num_seeds is not None:
-        keys = jnp.stack([jax.random.key(seed + index) for index in range(num_seeds)])
-        init, evaluate, chunk = _of_seeds(init, evaluate, chunk, num_seeds)
-    return Programs(
-        jax.jit(init), jax.jit(chunk, static_argnums=4), jax.jit(evaluate), keys, _fold_in(keys, BATCH_STREAM)
-    )
-
-
-def _of_seeds(init: Any, evaluate: Any, chunk: Any, num_seeds: int) -> tuple[Any, Any, Any]:
-    """The functions of one seed as functions of all."""
-    over_seeds = functools.partial(devices.over_seeds, num_seeds=num_seeds)
-
-    def init_all(keys):
-        return over_seeds(lambda key, _: init(key))(keys, ())
-
-    def evaluate_all(keys, states, data):
-        return over_seeds(lambda each, data: evaluate(*each, data))((keys, states), data)
-
-    def chunk_all(states, keys, data, first_step, num_updates):
-        shared = data, first_step
-        return over_seeds(lambda each, shared: chunk(*each, *shared, num_updates))((states, keys), shared)
-
-    return init_all, evaluate_all, chunk_all
-
-
-def _chunk(
-    task: Task, state: PyTree, key: jax.Array, data: PyTree, first_step: jax.Array, num_updates: int
-) -> tuple[PyTree, PyTree]:
-    def update(state, step):
-        return task.learner.update(state, batch_of(task, key, data, step))
-
-    return jax.lax.scan(update, state, first_step + jnp.arange(num_updates))
-
-
-def batch_of(task: Task, key: jax.Array, data: PyTree, step: jax.Array) -> PyTree:
-    """Return the batch of a step: drawn from the data, or all of them."""
-    return data if task.draw is None else task.draw(key, data, step)
-
-
-def _evaluate(learner: Learner, key: jax.Array, state: PyTree, data: PyTree) -> dict[str, jax.Array]:
-    return learner.evaluate(key, state) if data is None else learner.evaluate(key, state, data)
-
-
-def evaluation_keys(programs: Programs, step: int, seed: int = 0) -> jax.Array:
-    """Return the keys of the evaluation at a step: the same whether or not the run was interrupted."""
-    return _fold_in(programs.keys, EVALUATION_STREAM, seed, step)
-
-
-def _fold_in(keys: jax.Array, *parts: int) -> jax.Array:
-    """Derive a key from each key."""
-
-    def derive(key):
-        for part in parts:
-            key = jax.random.fold_in(key, part)
-        return key
-
-    return jax.vmap(derive)(keys) if keys.ndim else derive(keys)
-
-
-def validate(task: Task, run: Any) -> None:
+def validate(task: Task, run: Any) -> tuple[PyTree, PyTree, PyTree]:
     """Raise a `UserError` for whatever would end the run later, without computing anything.
 
-    The intervals must fit the chunks, the learner must trace, and the best metric must be one of evaluation's.
+    The intervals must fit the chunks, the learner must trace, and the best metric must be one of evaluation's. Returns
+    the shapes of the state, of the metrics of an update and of an evaluation.
     """
     if run.updates_per_chunk < 1:
         raise UserError(f"config.run.updates_per_chunk is {run.updates_per_chunk}; it must be at least 1.")
@@ -172,67 +81,86 @@ def validate(task: Task, run: Any) -> None:
     if run.keep_checkpoints < 1:
         raise UserError(f"config.run.keep_checkpoints is {run.keep_checkpoints}; it must be at least 1.")
     try:
-        key = jax.random.key(0)
-        state = jax.eval_shape(task.learner.init, key)
-        batch = jax.eval_shape(functools.partial(batch_of, task), key, task.data, 0)
-        jax.eval_shape(task.learner.update, state, batch)
-        names = sorted(jax.eval_shape(functools.partial(_evaluate, task.learner), key, state, task.evaluation_data))
+        shapes = trace(task)
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
+    names = sorted(shapes[2])
     if run.best_metric not in names:
         raise UserError(
             f"config.run.best_metric is {run.best_metric!r}{did_you_mean(run.best_metric, names)}; "
             f"evaluation gives {', '.join(names)}."
         )
+    return shapes
 
 
 def run(task: Task, run_config: Any, workdir: pathlib.Path, num_seeds: int | None, *, profile: bool = False) -> Outcome:
     """Run a task in a workdir from its last checkpoint to its end, or until a signal asks to stop."""
     stop = StopSignal()
-    programs = make_programs(task, run_config.seed, num_seeds)
-    checkpoints = Checkpoints(workdir, keep=run_config.keep_checkpoints, best_mode=run_config.best_mode)
     try:
-        step, state = _start(programs, checkpoints)
-        return _Run(task, run_config, workdir, programs, checkpoints, stop, profile).go(step, state)
+        members = of_seeds(run_config.seed, num_seeds)
+        return run_members(task, make_programs(task), members, run_config, workdir, stop, profile=profile)
     finally:
-        checkpoints.close()
         stop.release()
 
 
-def _start(programs: Programs, checkpoints: Checkpoints) -> tuple[int, PyTree]:
+def run_members(
+    task: Task,
+    programs: Programs,
+    members: Members,
+    run_config: Any,
+    workdir: pathlib.Path,
+    stop: StopSignal,
+    *,
+    profile: bool = False,
+    is_sweep: bool = False,
+) -> Outcome:
+    """Run members of a task in a workdir from their last checkpoint to their end, or until `stop` is asked to.
+
+    Args:
+      task: the task.
+      programs: its jitted functions, which other members may share.
+      members: who is trained.
+      run_config: the section `run` of the config.
+      workdir: where rows and checkpoints go.
+      stop: what listens for signals.
+      profile: trace the first chunk.
+      is_sweep: the members differ in more than their seeds. A NaN of one does not stop the others, and nothing is
+        averaged over them: there are no events of TensorBoard, and no checkpoint is the best.
+    """
+    checkpoints = Checkpoints(workdir, keep=run_config.keep_checkpoints, best_mode=run_config.best_mode)
+    try:
+        step, state = _start(programs, members, checkpoints)
+        loop = _Run(task, run_config, workdir, programs, members, checkpoints, stop, profile, is_sweep)
+        return loop.go(step, state)
+    finally:
+        checkpoints.close()
+
+
+def _start(programs: Programs, members: Members, checkpoints: Checkpoints) -> tuple[int, PyTree]:
     """Restore the last good checkpoint, or initialize."""
-    found = checkpoints.restore_last(restore_target(programs), lambda text: progress.say("warning", text))
+    found = checkpoints.restore_last(restore_target(programs, members), lambda text: progress.say("warning", text))
     if found is None:
-        return 0, programs.init(programs.keys)
+        return 0, programs.init(members)
     progress.say("resume", f"from the checkpoint of update {found[0]}")
     return found
-
-
-def restore_target(programs: Programs) -> PyTree:
-    """Shapes of a run's state, and where they lie here: not where they lay when the checkpoint was written."""
-    sharding = devices.seed_sharding(len(programs.keys)) if programs.keys.ndim else None
-    sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        jax.eval_shape(programs.init, programs.keys),
-    )
 
 
 class _Run:
     """One pass of the loop; holds what its steps share."""
 
-    def __init__(self, task, run_config, workdir, programs, checkpoints, stop, profile):
+    def __init__(self, task, run_config, workdir, programs, members, checkpoints, stop, profile, is_sweep):
         self._total, self._task = task.num_updates, task
-        self._config, self._workdir, self._programs = run_config, workdir, programs
-        self._checkpoints, self._stop, self._profile = checkpoints, stop, profile
+        self._config, self._workdir, self._programs, self._members = run_config, workdir, programs, members
+        self._checkpoints, self._stop, self._profile, self._is_sweep = checkpoints, stop, profile, is_sweep
         self._evaluation: dict[str, np.ndarray] | None = None
 
     def go(self, step: int, state: PyTree) -> Outcome:
         began = time.perf_counter()
         chunks, evaluate = self._compile(step, state)
         compile_seconds = time.perf_counter() - began
-        progress.say("compile", f"{compile_seconds:.1f} s")
-        first, self._log = step, MetricsLog(self._workdir, step)
+        if not self._is_sweep or compile_seconds > 0.1:  # blocks after the first share its programs
+            progress.say("compile", f"{compile_seconds:.1f} s")
+        first, self._log = step, MetricsLog(self._workdir, step, events=not self._is_sweep)
         self._reporter = progress.Reporter(self._total, step)
         pending = None  # the chunk that the device may still be computing
         aside = 0.0
@@ -247,7 +175,7 @@ class _Run:
                     self._write(*pending)
                 evaluation = None
                 if self._due(step, self._config.evaluate_every):
-                    evaluation = evaluate(evaluation_keys(self._programs, step), state, self._task.evaluation_data)
+                    evaluation = evaluate(*self._evaluated(step, state))
                 pending = (step, length, metrics, evaluation)
                 if evaluation is not None and self._task.on_evaluation is not None:
                     self._write(*pending)
@@ -264,9 +192,7 @@ class _Run:
             if not finished and step > first:
                 self._save(step, state)
             if finished and self._evaluation is None:
-                self._evaluation = jax.device_get(
-                    evaluate(evaluation_keys(self._programs, step), state, self._task.evaluation_data)
-                )
+                self._evaluation = jax.device_get(evaluate(*self._evaluated(step, state)))
         finally:
             self._reporter.close()
             self._log.close()
@@ -280,11 +206,15 @@ class _Run:
         return time.perf_counter() - began
 
     def _first_seed(self, state: PyTree) -> PyTree:
-        return jax.tree.map(lambda leaf: leaf[0], state) if self._programs.keys.ndim else state
+        return jax.tree.map(lambda leaf: leaf[0], state) if self._members.are_several else state
+
+    def _evaluated(self, step: int, state: PyTree) -> tuple[Any, ...]:
+        """What an evaluation is a function of."""
+        return evaluation_keys(self._members, step), state, self._members, self._task.evaluation_data
 
     def _advance(self, chunk: Any, state: PyTree, step: int) -> tuple[PyTree, PyTree]:
         """Dispatch a chunk; the first one, where a profile is asked for, under the profiler and to its end."""
-        arguments = state, self._programs.batch_keys, self._task.data, jnp.int32(step)
+        arguments = state, self._members, self._task.data, jnp.int32(step)
         if not self._profile:
             return chunk(*arguments)
         self._profile = False
@@ -295,11 +225,9 @@ class _Run:
         return result
 
     def _compile(self, step: int, state: PyTree) -> tuple[dict[int, Any], Any]:
-        programs, task = self._programs, self._task
-        arguments = state, programs.batch_keys, task.data, jnp.int32(step)
-        chunks = {length: programs.chunk.lower(*arguments, length).compile() for length in set(self._lengths(step))}
-        keys = evaluation_keys(programs, step)
-        return chunks, programs.evaluate.lower(keys, state, task.evaluation_data).compile()
+        arguments, chunk = (state, self._members, self._task.data, jnp.int32(step)), self._programs.chunk
+        chunks = {length: chunk.lower(*arguments, length).compile() for length in set(self._lengths(step))}
+        return chunks, self._programs.evaluate.lower(*self._evaluated(step, state)).compile()
 
     def _lengths(self, step: int) -> Iterator[int]:
         """Chunks end at multiples of their length, wherever the run was interrupted, and at the run's end."""
@@ -314,26 +242,34 @@ class _Run:
     def _write(self, step: int, length: int, metrics: PyTree, evaluation: PyTree | None) -> None:
         """Fetch what the device computed, refuse NaN, and log it."""
         metrics, evaluation = jax.device_get((metrics, evaluation))
-        check_not_nan(metrics, step - length + 1, self._advice)
+        self._check(metrics, step - length + 1)
         row = {"step": step, **reduce_chunk(metrics)}
         if evaluation is not None:
-            check_not_nan(
-                {f"evaluation/{name}": value[..., None] for name, value in evaluation.items()}, step, self._advice
-            )
+            self._check({f"evaluation/{name}": value[..., None] for name, value in evaluation.items()}, step)
             row |= {f"evaluation/{name}": value.tolist() for name, value in evaluation.items()}
             self._evaluation = evaluation
         name = self._config.best_metric
         shown = f"evaluation/{name}" if f"evaluation/{name}" in row else name
-        note = f"{shown} {np.mean(row[shown]):.4g}" if shown in row else ""
-        self._reporter.advance(step, note)
+        self._reporter.advance(step, f"{shown} {self._summary(row[shown]):.4g}" if shown in row else "")
         self._log.write(row, self._reporter.rate)
+
+    def _check(self, metrics: PyTree, first_step: int) -> None:
+        if not self._is_sweep:
+            check_not_nan(metrics, first_step, self._advice)
+
+    def _summary(self, values: Any) -> float:
+        """What the terminal shows of a metric: the mean over seeds, or the best of a sweep's members."""
+        if not self._is_sweep:
+            return float(np.mean(values))
+        best = np.fmax if self._config.best_mode == "max" else np.fmin  # that pass over NaN
+        return float(best.reduce(np.asarray(values)))
 
     def _save(self, step: int, state: PyTree) -> None:
         """Save a state whose metrics are on disk: what a resumed run does not repeat is never lost."""
-        if any(np.isnan(leaf).any() for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)):
+        if not self._is_sweep and any(np.isnan(leaf).any() for leaf in floats_of(state)):
             raise UserError(f"the state holds NaN at step {step}; {self._advice()}")
         self._log.flush()
-        score = (self._evaluation or {}).get(self._config.best_metric)
+        score = None if self._is_sweep else (self._evaluation or {}).get(self._config.best_metric)
         fresh = self._due(step, self._config.evaluate_every) and score is not None
         self._checkpoints.save(step, state, interquartile_mean(np.atleast_1d(score)) if fresh else None)
 
@@ -341,3 +277,8 @@ class _Run:
         steps = self._checkpoints.steps()
         kept = f"the last good checkpoint is update {steps[-1]}" if steps else "no checkpoint had been saved yet"
         return f"{kept}. Lower config.learner.learning_rate (with --overwrite), or look for what diverges."
+
+
+def floats_of(state: PyTree) -> list[jax.Array]:
+    """The floating leaves of a state."""
+    return [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]

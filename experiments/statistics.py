@@ -31,7 +31,9 @@ def bootstrap_interval(
     values = np.asarray(values, np.float64)
     drawn = values[np.random.default_rng(seed).integers(len(values), size=(num_resamples, len(values)))]
     means = _middle_half(drawn).mean(-1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    # Between infinite means there is nothing to interpolate.
+    method = "linear" if np.isfinite(means).all() else "nearest"
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], method=method)
     return float(low), float(high)
 
 

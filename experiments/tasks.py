@@ -49,6 +49,8 @@ class Task(NamedTuple):
       unit: what the speed is counted in.
       on_evaluation: (workdir, step, state), called at every evaluation; of several seeds it gets the first.
       pictures: (workdir, state) → files drawn of a finished run.
+      hyperparameters: from which the learner was made.
+      make: hyperparameters → learner, for others whose floats differ and may be traced; None has but the one.
     """
 
     learner: Learner
@@ -62,12 +64,27 @@ class Task(NamedTuple):
     unit: str = ""
     on_evaluation: Callable[[pathlib.Path, int, PyTree], None] | None = None
     pictures: Callable[[pathlib.Path, PyTree], list[pathlib.Path]] = lambda workdir, state: []
+    hyperparameters: Any = None
+    make: Callable[[Any], Learner] | None = None
 
 
 def at_once(config: ml_collections.ConfigDict) -> int:
     """Return how many programs of one seed can run side by side: the fits of a search."""
     search = config.get("search", {})
     return max(1, len(search.get("gammas", ())) * len(search.get("prices", ())))
+
+
+def used_outside(config: ml_collections.ConfigDict) -> frozenset[str]:
+    """Return the floats of `config.learner` that a task reads outside its compiled program: to prepare or to search."""
+    names: dict[str, tuple[str, ...]] = {"tsne": ("perplexity",), "umap": ("target_weight",)}
+    if config.algorithm == "svm" and (config.search.gammas or config.search.prices):
+        names["svm"] = ("gamma", "C", "tolerance")
+    return frozenset(names.get(config.algorithm, ()))
+
+
+def maker(module: Any, *arguments: Any, **options: Any) -> Callable[[Any], Learner]:
+    """Return `make` of a learner's module as a function of the hyperparameters alone."""
+    return lambda hyperparameters: module.make(hyperparameters, *arguments, **options)
 
 
 def make_task(config: ml_collections.ConfigDict) -> Task:

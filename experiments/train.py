@@ -37,7 +37,7 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     """Run what the flags say."""
     del argv
-    config, workdir = _config(), pathlib.Path(FLAGS.workdir)
+    config, workdir = loaded(FLAGS.config), pathlib.Path(FLAGS.workdir)
     devices.prepare(max(FLAGS.seeds, at_once(config)))
     demand_platform(FLAGS.platform)
     task = make_task(config)
@@ -59,8 +59,8 @@ def main(argv: list[str]) -> None:
             progress.say("stopped", f"at update {outcome.step} of {task.num_updates}; the same command resumes")
 
 
-def _config():
-    config = FLAGS.config
+def loaded(config: Any) -> Any:
+    """Return the config of a flag; what went wrong in its file is a `UserError` where it is the user's."""
     try:
         config.algorithm  # noqa: B018  a config that failed to load raises when it is first read
     except Exception as error:

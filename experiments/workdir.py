@@ -14,7 +14,8 @@ from experiments.errors import UserError
 
 CONFIG, SUMMARY = "config.json", "summary.json"
 OURS = (CONFIG, SUMMARY, "metrics.jsonl", "learning_curve.png", "confusion_matrix.png", "worst_mistakes.png")
-OUR_FOLDERS = ("checkpoints", "checkpoints_corrupt", "tensorboard", "profile")
+OURS += ("sweep.jsonl", "sweep.png", "measures.json")
+OUR_FOLDERS = ("checkpoints", "checkpoints_corrupt", "tensorboard", "profile", "sweep_blocks")
 
 
 @contextlib.contextmanager
@@ -81,6 +82,16 @@ def remove(workdir: pathlib.Path) -> None:
         shutil.rmtree(workdir / name, ignore_errors=True)
     for name in reversed(OURS):
         (workdir / name).unlink(missing_ok=True)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Causal attention of 8 heads of 64 features, forward and with its gradient, beside jax.nn.
+"""Causal attention of 8 heads of 64 features, forward and with its gradient, beside jax.nn and PyTorch.
 
 The score counts right digits of the last queries' outputs and of the gradient in them, against the definition in
 float64; gradients in keys and values are left to the tests.
@@ -11,30 +11,84 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments import progress
+from experiments.benchmarking import work
+from experiments.peers import pytorch
 from experiments.suites.base import Case, Contestant
+from experiments.suites.options import Options
 from mathai.nn.attention import scaled_dot_product_attention
 
-LENGTHS = (256, 512, 520, 1024, 1100, 2048, 4096)
 NUM_HEADS, NUM_FEATURES = 8, 64
 SHOWN = 32  # the last queries, which are compared
-LEAST_DIGITS = 4.0
+LEAST_DIGITS = {"float64": 10.0, "float32": 4.0, "float16": 1.5, "bfloat16": 1.0}
 
 
-def cases(*, with_peers: bool) -> Iterator[Case]:
+def cases(options: Options) -> Iterator[Case]:
     """Every length, forward and then with its gradient."""
-    for length in LENGTHS:
+    if options.with_peers and not pytorch.is_here():
+        progress.say("peer", "PyTorch is not installed")
+    for length in options.tokens:
         keys = jax.random.split(jax.random.key(length), 4)
-        q, k, v, cotangent = (jax.random.normal(key, (1, length, NUM_HEADS, NUM_FEATURES)) for key in keys)
-        exact = _by_definition(q, k, v, cotangent)
-        programs = {"mathai": scaled_dot_product_attention}
-        if with_peers:
-            programs["jax.nn"] = jax.nn.dot_product_attention
-        digits = functools.partial(_digits, exact)
-        forward = [Contestant(name, functools.partial(f, is_causal=True), digits) for name, f in programs.items()]
-        gradient = [Contestant(name, _with_gradient(f), digits) for name, f in programs.items()]
+        shape = 1, length, NUM_HEADS, NUM_FEATURES
+        q, k, v, cotangent = (jax.random.normal(key, shape, options.dtype) for key in keys)
+        digits = functools.partial(_digits, _by_definition(q, k, v, cotangent))
         flops = 2 * 2 * length**2 / 2 * NUM_HEADS * NUM_FEATURES  # of the half that causality leaves
-        yield Case(f"{length} tokens", forward, flops, "FLOP", LEAST_DIGITS, (q, k, v))
-        yield Case(f"{length} tokens, gradient", gradient, 3.5 * flops, "FLOP", LEAST_DIGITS, (q, k, v, cotangent))
+        forward = functools.partial(scaled_dot_product_attention, is_causal=True)
+        gradient = _with_gradient(scaled_dot_product_attention)
+        for suffix, ours, arguments, operations in (
+            ("", forward, (q, k, v), flops),
+            (", gradient", gradient, (q, k, v, cotangent), 3.5 * flops),
+        ):
+            contestants = [Contestant("mathai", ours, digits)]
+            if options.with_peers:
+                contestants += _peers(arguments, digits, bool(suffix))
+            yield Case(
+                f"{length} tokens{suffix}",
+                contestants,
+                operations,
+                "FLOP",
+                LEAST_DIGITS[options.dtype],
+                arguments,
+                flops=operations,
+                bytes=work.traffic(ours, *arguments),
+                dtype=options.dtype,
+                family=f"causal attention{suffix}",
+                variable="tokens",
+                size=length,
+            )
+
+
+def _peers(arguments: tuple[jax.Array, ...], digits: Any, gradient: bool) -> list[Contestant]:
+    jax_nn = jax.nn.dot_product_attention
+    program = _with_gradient(jax_nn) if gradient else functools.partial(jax_nn, is_causal=True)
+    found = [Contestant("jax.nn", program, digits)]
+    if pytorch.is_here():
+        theirs = _torch_gradient if gradient else _torch_attention
+        found.append(
+            Contestant(
+                "PyTorch",
+                pytorch.program(theirs, arguments, needs_gradient=gradient),
+                lambda result: digits(pytorch.as_numpy(result)),
+                compiles=False,
+            )
+        )
+    return found
+
+
+def _torch_attention(q: Any, k: Any, v: Any) -> Any:
+    """PyTorch wants heads before tokens."""
+    import torch
+
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+
+
+def _torch_gradient(q: Any, k: Any, v: Any, cotangent: Any) -> Any:
+    import torch
+
+    inputs = [x.detach().requires_grad_(True) for x in (q, k, v)]
+    out = _torch_attention(*inputs)
+    return out.detach(), *torch.autograd.grad(out, inputs, cotangent)
 
 
 def _with_gradient(attention: Any) -> Any:

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-NUM_SEEDS = 8  # of a case that trains several
+from experiments.benchmarking import memory
+
 SHORTEST = 0.1  # seconds that one measurement lasts at least
+FEWEST_TURNS = 3
+MOST_SECONDS = 120.0  # of a case's turns; begun ones end, and the fewest are always made
 
 
 class Contestant(NamedTuple):
@@ -19,8 +23,7 @@ class Contestant(NamedTuple):
       name: whose it is.
       program: key, or the case's arguments → result; jitted here.
       score: result → the number that shows that the work was done.
-      compiles: False for a program that is called as it is; what its first call takes beyond the others is reported
-        as compilation.
+      compiles: False for a program that is called as it is.
     """
 
     name: str
@@ -39,6 +42,13 @@ class Case(NamedTuple):
       unit: what is counted.
       least_score: the score below which a result counts as wrong.
       arguments: what every call gets; None gives each a key of its own.
+      flops: floating-point operations of the work by its own formula; None where nobody can say.
+      bytes: that it must read and write at the least; None likewise.
+      dtype: of its numbers.
+      family: what cases that differ only in size have in common.
+      variable: what that size counts.
+      size: the size.
+      num_devices: accelerators that ours spreads the work over.
     """
 
     name: str
@@ -47,75 +57,126 @@ class Case(NamedTuple):
     unit: str
     least_score: float
     arguments: tuple[Any, ...] | None = None
+    flops: float | None = None
+    bytes: float | None = None
+    dtype: str = "float32"
+    family: str = ""
+    variable: str = ""
+    size: int = 0
+    num_devices: int = 1
+
+
+class _Entry:
+    """A contestant on its way through a case; what goes wrong ends its way and is kept."""
+
+    def __init__(self, case: Case, contestant: Contestant):
+        self.case, self.contestant = case, contestant
+        self.compile_seconds = self.first_seconds = None
+        self.temporary_bytes = self.resident_bytes = None
+        self.seconds: list[float] = []
+        self.scores: list[float] = []
+        self.error: str | None = None
+        self.calls = 1
+        self.guard(self._prepare)
+
+    def guard(self, step: Callable[[], None]) -> None:
+        """Make a step of the way, and end the way where it fails."""
+        try:
+            step()
+        except Exception as error:
+            self.error = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+    def _arguments(self, repeat: int) -> tuple[Any, ...]:
+        return (jax.random.PRNGKey(repeat),) if self.case.arguments is None else self.case.arguments
+
+    def _prepare(self) -> None:
+        """Compile, call for the first time, and look how often a call fits a measurement."""
+        self.program, began = self.contestant.program, time.perf_counter()
+        if self.contestant.compiles:
+            self.program = jax.jit(self.program).lower(*self._arguments(0)).compile()
+            self.compile_seconds = time.perf_counter() - began
+            analysis = self.program.memory_analysis()
+            self.temporary_bytes = None if analysis is None else analysis.temp_size_in_bytes
+        result = jax.block_until_ready(self.program(*self._arguments(0)))
+        self.first_seconds = time.perf_counter() - began
+        self._keep_score(result)
+        if self.is_right or self.case.arguments is None:
+            (once, _), self.resident_bytes = memory.peak_of(lambda: self._time(self._arguments(0)))
+            self.calls = max(1, math.ceil(SHORTEST / once))
+
+    def turn(self, repeat: int) -> None:
+        """Measure once."""
+        duration, result = self._time(self._arguments(repeat))
+        self.seconds.append(duration)
+        if self.case.arguments is None:
+            self._keep_score(result)
+
+    def _time(self, arguments: tuple[Any, ...]) -> tuple[float, Any]:
+        """Seconds of one call, on average, and the last result."""
+        began = time.perf_counter()
+        for _ in range(self.calls):
+            result = jax.block_until_ready(self.program(*arguments))
+        return (time.perf_counter() - began) / self.calls, result
+
+    def _keep_score(self, result: Any) -> None:
+        self.scores.append(float(self.contestant.score(result)))
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the results so far are right, by their median score."""
+        return self.error is None and bool(statistics.median(self.scores) >= self.case.least_score)
 
 
 def run_case(case: Case, repeats: int) -> list[dict[str, Any]]:
-    """Time every contestant of a case, in turns; a short program runs several times in one measurement."""
+    """Time every contestant of a case, in turns (A B A B …); a short program runs several times in one measurement.
 
-    def arguments(repeat):
-        return (jax.random.PRNGKey(repeat),) if case.arguments is None else case.arguments
+    Args:
+      case: what to run.
+      repeats: turns; fewer where a case is long, but at least three, so that quartiles mean something.
 
-    compiled, compile_seconds, calls, scores = [], [], [], []
-    for contestant in case.contestants:
-        began = time.perf_counter()
-        is_compiled = contestant.compiles
-        compiled.append(
-            jax.jit(contestant.program).lower(*arguments(0)).compile() if is_compiled else contestant.program
-        )
-        compile_seconds.append(time.perf_counter() - began)
-        result = jax.block_until_ready(compiled[-1](*arguments(0)))  # the first call is discarded
-        first = time.perf_counter() - began
-        scores.append([contestant.score(result)])
-        once = _seconds(compiled[-1], arguments(0), 1)[0]
-        if not is_compiled:
-            compile_seconds[-1] = max(first - once, 0.0)
-        calls.append(math.ceil(SHORTEST / once))
-    seconds: list[list[float]] = [[] for _ in compiled]
-    for repeat in range(1, repeats + 1):
-        for index, program in enumerate(compiled):
-            duration, result = _seconds(program, arguments(repeat), calls[index])
-            seconds[index].append(duration)
-            if case.arguments is None:
-                scores[index].append(case.contestants[index].score(result))
-    return [
-        {
-            "case": case.name,
-            "contestant": contestant.name,
-            "compile_seconds": compile_seconds[index],
-            "seconds": seconds[index],
-            "temporary_bytes": compiled[index].memory_analysis().temp_size_in_bytes if contestant.compiles else None,
-            f"{case.unit}_per_second": case.work / statistics.median(seconds[index]),
-            "unit": case.unit,
-            "score": statistics.median(scores[index]),
-            "is_right": statistics.median(scores[index]) >= case.least_score,
-            "ours_is_faster_by": [theirs / mine for mine, theirs in zip(seconds[0], seconds[index], strict=True)],
-        }
-        for index, contestant in enumerate(case.contestants)
-    ]
-
-
-def _seconds(program: Callable[..., Any], arguments: tuple[Any, ...], calls: int) -> tuple[float, Any]:
-    """Seconds of one call, on average, and the last result."""
+    Returns:
+      A row for each contestant. One whose result is wrong, or that failed, has no time and no ratio.
+    """
+    entries = [_Entry(case, contestant) for contestant in case.contestants]
     began = time.perf_counter()
-    for _ in range(calls):
-        result = jax.block_until_ready(program(*arguments))
-    return (time.perf_counter() - began) / calls, result
+    for repeat in range(1, repeats + 1):
+        if repeat > FEWEST_TURNS and time.perf_counter() - began > MOST_SECONDS:
+            break
+        for entry in entries:
+            if entry.is_right or (entry.error is None and case.arguments is None):
+                entry.guard(lambda entry=entry, repeat=repeat: entry.turn(repeat))
+    return [_row(case, entry, entries[0]) for entry in entries]
 
 
-def describe(row: dict[str, Any]) -> str:
-    """Return one row of the report."""
-    ratios, seconds = sorted(row["ours_is_faster_by"]), sorted(row["seconds"])
-    text = f"{row['case']:<38} {row['contestant']:<15} compile {row['compile_seconds']:5.1f} s  "
-    text += f"score {row['score']:6.1f}  "
-    if not row["is_right"]:
-        return f"{text}wrong result: no time"
-    median = statistics.median(seconds)
-    return (
-        f"{text}{row[row['unit'] + '_per_second']:>13,.0f} {row['unit'].replace('_', ' ')}/s  "
-        f"run {_duration(median)} ({_duration(seconds[0])} to {_duration(seconds[-1])})  "
-        f"ours is {statistics.median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.2f} ms"
+def _row(case: Case, entry: _Entry, ours: _Entry) -> dict[str, Any]:
+    seconds = entry.seconds if entry.is_right else []
+    row = {
+        "case": case.name,
+        "contestant": entry.contestant.name,
+        "family": case.family or case.name,
+        "variable": case.variable,
+        "size": case.size,
+        "dtype": case.dtype,
+        "work": case.work,
+        "unit": case.unit,
+        "flops": case.flops,
+        "bytes": case.bytes,
+        "num_devices": case.num_devices,
+        "is_ours": entry is ours,
+        "compile_seconds": entry.compile_seconds,
+        "first_call_seconds": entry.first_seconds,  # from nothing to the first result
+        "seconds": seconds,
+        "temporary_bytes": entry.temporary_bytes,
+        "resident_bytes": entry.resident_bytes,
+        "score": statistics.median(entry.scores) if entry.scores else None,
+        "least_score": case.least_score if math.isfinite(case.least_score) else None,
+        "is_right": entry.is_right,
+        "error": entry.error,
+    }
+    if seconds:
+        first, median, third = np.quantile(seconds, [0.25, 0.5, 0.75])
+        row |= {"median_seconds": float(median), "quartiles_seconds": [float(first), float(third)]}
+        row["work_per_second"] = case.work / float(median)
+    if seconds and ours.is_right and entry is not ours:
+        row["ours_is_faster_by"] = [theirs / mine for mine, theirs in zip(ours.seconds, seconds, strict=False)]
+    return row

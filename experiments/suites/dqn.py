@@ -4,18 +4,22 @@ import math
 import pathlib
 
 import gymnax
+import jax
 
-from experiments.errors import UserError
+from experiments import progress
+from experiments.benchmarking import work
 from experiments.peers import purejaxrl
 from experiments.suites.base import Case, Contestant
+from experiments.suites.options import Options
 from mathai.learners import dqn
 from mathai.learners.base import train
 
 UPDATE_STEPS = 1000  # of one update of ours; the peer's are shorter
 
 
-def cases(*, with_peers: bool, purejaxrl_checkout: str | None, env_steps: int) -> list[Case]:
+def cases(options: Options) -> list[Case]:
     """One seed; the score is the mean return over the last quarter of training."""
+    env_steps = options.env_steps
     config = dqn.Config(
         total_env_steps=max(env_steps // UPDATE_STEPS, 1) * UPDATE_STEPS,
         learning_starts=min(10_000, env_steps // 10),
@@ -30,10 +34,21 @@ def cases(*, with_peers: bool, purejaxrl_checkout: str | None, env_steps: int) -
         purejaxrl.last_quarter,
     )
     contestants = [ours]
-    if with_peers:
-        if purejaxrl_checkout is None:
-            raise UserError("suite dqn has one peer, PureJaxRL; name a checkout of it with --purejaxrl=DIR.")
-        checkout = pathlib.Path(purejaxrl_checkout)
+    if options.with_peers and options.purejaxrl is None:
+        progress.say("peer", "PureJaxRL is not given; name a checkout of it with --purejaxrl=DIR")
+    elif options.with_peers:
+        checkout = pathlib.Path(options.purejaxrl)
         contestants.append(Contestant("PureJaxRL", *purejaxrl.dqn_program(checkout, "CartPole-v1", config)))
-    work = config.num_updates * config.num_envs * config.num_steps
-    return [Case("CartPole-v1", contestants, work, "env_steps", 150.0 if env_steps >= 500_000 else 0.0)]
+    steps = config.num_updates * config.num_envs * config.num_steps
+    return [
+        Case(
+            "CartPole-v1",
+            contestants,
+            steps,
+            "env_steps",
+            150.0 if env_steps >= 500_000 else 0.0,
+            flops=work.products(ours.program, jax.random.key(0)),
+            variable="env_steps",
+            size=steps,
+        )
+    ]

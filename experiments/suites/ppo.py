@@ -1,14 +1,15 @@
-"""PPO beside PureJaxRL: CartPole-v1 with one seed and with eight, and MinAtar's Breakout."""
+"""PPO beside PureJaxRL: CartPole-v1 with one seed and with several, and MinAtar's Breakout."""
 
 import pathlib
 
 import gymnax
 import jax
 
-from experiments import devices
-from experiments.errors import UserError
+from experiments import devices, progress
+from experiments.benchmarking import work
 from experiments.peers import purejaxrl
-from experiments.suites.base import NUM_SEEDS, Case, Contestant
+from experiments.suites.base import Case, Contestant
+from experiments.suites.options import Options
 from mathai.learners import ppo
 from mathai.learners.base import train
 
@@ -20,22 +21,27 @@ BREAKOUT = {
 }
 
 
-def cases(*, with_peers: bool, purejaxrl_checkout: str | None, env_steps: int) -> list[Case]:
+def cases(options: Options) -> list[Case]:
     """The hyperparameters of PureJaxRL's examples; the score is the mean return over the last quarter of training."""
-    if with_peers and purejaxrl_checkout is None:
-        raise UserError("suite ppo has one peer, PureJaxRL; name a checkout of it with --purejaxrl=DIR.")
-    checkout = pathlib.Path(purejaxrl_checkout) if with_peers and purejaxrl_checkout else None
-    is_whole = env_steps >= 500_000
-    cartpole = ppo.Config(total_env_steps=env_steps)
-    breakout = ppo.Config(total_env_steps=max(env_steps, 64 * 128), **BREAKOUT)
-    return [
-        _case("CartPole-v1", cartpole, checkout, 1, 400.0 if is_whole else 0.0),
-        _case("CartPole-v1", cartpole, checkout, NUM_SEEDS, 400.0 if is_whole else 0.0),
-        _case("Breakout-MinAtar", breakout, checkout, 1, 5.0 if is_whole else 0.0),
-    ]
+    checkout = pathlib.Path(options.purejaxrl) if options.with_peers and options.purejaxrl else None
+    if options.with_peers and checkout is None:
+        progress.say("peer", "PureJaxRL is not given; name a checkout of it with --purejaxrl=DIR")
+    steps, is_whole = options.env_steps, options.env_steps >= 500_000
+    cases = []
+    for num_envs in options.environments:
+        config = ppo.Config(num_envs=num_envs, total_env_steps=max(steps, num_envs * 128))
+        least = 400.0 if is_whole and num_envs == 4 else 0.0
+        cases.append(_case("CartPole-v1", config, checkout, 1, least, "environments"))
+    config = ppo.Config(total_env_steps=steps)
+    least = 400.0 if is_whole else 0.0
+    cases += [_case("CartPole-v1", config, checkout, seeds, least, "seeds") for seeds in options.seeds]
+    breakout = ppo.Config(total_env_steps=max(steps, 2 * 64 * 128), **BREAKOUT)
+    return [*cases, _case("Breakout-MinAtar", breakout, checkout, 1, 5.0 if is_whole else 0.0, "")]
 
 
-def _case(environment: str, config: ppo.Config, checkout: pathlib.Path | None, num_seeds: int, least: float) -> Case:
+def _case(
+    environment: str, config: ppo.Config, checkout: pathlib.Path | None, num_seeds: int, least: float, variable: str
+) -> Case:
     learner = ppo.make(config, *gymnax.make(environment))
 
     def returns(key):
@@ -50,9 +56,21 @@ def _case(environment: str, config: ppo.Config, checkout: pathlib.Path | None, n
             (name, over(program, num_seeds), score)
             for over, (name, program, score) in zip(overs, programs, strict=False)
         ]
-    work = num_seeds * config.num_updates * config.num_envs * config.num_steps
-    name = f"{environment}, {num_seeds} seeds" if num_seeds > 1 else environment
-    return Case(name, [Contestant(*program) for program in programs], work, "env_steps", least)
+    steps = config.num_updates * config.num_envs * config.num_steps
+    suffix = f", {num_seeds} seeds" if variable == "seeds" else f", {config.num_envs} envs"
+    sharding = devices.seed_sharding(num_seeds) if jax.default_backend() != "cpu" else None
+    return Case(
+        f"{environment}{suffix}",
+        [Contestant(*program) for program in programs],
+        num_seeds * steps,
+        "env_steps",
+        least,
+        flops=num_seeds * work.products(returns, jax.random.key(0)),
+        family=environment,
+        variable=variable,
+        size={"seeds": num_seeds, "environments": config.num_envs}.get(variable, 1),
+        num_devices=sharding.mesh.size if sharding is not None else 1,
+    )
 
 
 def _over_seeds(program, num_seeds):

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from experiments import metrics, run_loop, train
 from experiments.configuration import RUN_DEFAULTS
+from experiments.suites.options import SIZES, Options
 from experiments.tasks import Task
 from mathai.learners.base import Learner
 from tests.compilation import XLA_FLAGS
@@ -267,3 +268,9 @@ def figures_of(monkeypatch):
         return drawn
 
     return of
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Options of the benchmark's smallest sizes, some of them changed."""
+    return lambda **changes: Options(**(SIZES["tiny"] | changes))

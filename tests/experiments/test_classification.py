@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from experiments import data, evaluate, pictures, run_loop
+from experiments import data, evaluate, members, pictures
 from experiments.checkpoints import Checkpoints
 from experiments.errors import UserError
 from experiments.tasks import make_task
@@ -28,9 +28,9 @@ def finished(once, programs):
 
 def load(workdir, config, step):
     """The state of a checkpoint."""
-    programs = run_loop.make_programs(make_task(config), config.run.seed, None)
+    init = members.make_programs(make_task(config)).init
     checkpoints = Checkpoints(workdir, keep=2, best_mode="max", read_only=True)
-    state = checkpoints.restore(step, jax.eval_shape(programs.init, programs.keys))
+    state = checkpoints.restore(step, jax.eval_shape(init, members.of_seeds(config.run.seed, None)))
     checkpoints.close()
     return state
 

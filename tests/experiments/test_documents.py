@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,6 +76,13 @@ def flag(words, name):
     return next((word.partition("=")[2] for word in words if word.startswith(f"--{name}=")), None)
 
 
+def quick(words):
+    """The overrides that make a command's config quick."""
+    config = pathlib.Path(flag(words, "config")).stem
+    (found,) = (flags for name, flags in QUICK.items() if f"{config}_".startswith(f"{name}_"))
+    return found
+
+
 class Shell:
     """What each form of command is allowed to be, and how it is run."""
 
@@ -102,9 +110,7 @@ class Shell:
         assert flag(words, "workdir")
         flags = [word for word in words if not word.startswith("--workdir=")]
         name = hashlib.sha256(" ".join(flags).encode()).hexdigest()[:12]
-        config = pathlib.Path(flag(words, "config")).stem
-        (quick,) = (flags for name, flags in QUICK.items() if f"{config}_".startswith(f"{name}_"))
-        go = lambda folder: self._programs.run("train", *flags, *quick, f"--workdir={folder}")  # noqa: E731
+        go = lambda folder: self._programs.run("train", *flags, *quick(words), f"--workdir={folder}")  # noqa: E731
         folder, done = self._once(f"document_{name}", go)
         assert (done.returncode, done.stderr) == (0, "")
         assert (folder / "summary.json").exists()
@@ -112,6 +118,16 @@ class Shell:
         return folder, done
 
     _experiments_train = train
+
+    def _experiments_sweep(self, words):
+        flags = [word for word in words if not word.startswith(("--workdir=", "--out=", "--seeds="))]
+        few = ["--seeds=2", *(["--points=3"] if flag(words, "points") else [])]
+        name = hashlib.sha256(" ".join(flags).encode()).hexdigest()[:12]
+        go = lambda folder: self._programs.run("sweep", *flags, *quick(words), *few, f"--out={folder}")  # noqa: E731
+        folder, done = self._once(f"document_sweep_{name}", go)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (folder / "sweep.jsonl").read_text()
+        assert (folder / "sweep.png").exists()
 
     def _experiments_evaluate(self, words):
         workdir = flag(words, "workdir")
@@ -125,15 +141,27 @@ class Shell:
         assert "episode_return" in done.stdout
 
     def _experiments_benchmark(self, words):
-        if "--peers" in words:
-            pytest.skip("a peer needs a checkout of its own")
-        words = [word for word in words if not word.startswith("--out=")]
+        words = [word for word in words if not word.startswith(("--out=", "--purejaxrl="))]
+        name = hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]
         go = lambda folder: self._programs.run(  # noqa: E731
-            "benchmark", *words, "--env_steps=4096", "--repeats=1", f"--out={folder}"
+            "benchmark", *words, "--sizes=tiny", "--repeats=3", f"--out={folder}"
         )
-        folder, done = self._once(f"document_benchmark_{flag(words, 'suite')}", go)
+        folder, done = self._once(f"document_benchmark_{name}", go)
+        assert (done.returncode, done.stderr if "--peers" not in words else "") == (0, "")
+        assert (folder / "results.jsonl").read_text()
+
+    def _experiments_results(self, words):
+        workdir = flag(words, "record")
+        if workdir is None:  # test_results holds README.md to what this command writes
+            return
+        known = [shlex.split(line) for document in DOCUMENTS for line in commands(document) if ".train" in line]
+        training = next(command for command in known if flag(command, "workdir") == workdir)
+        folder, _ = self.train(training[training.index("experiments.train") + 1 :])
+        readme, records = folder.parent / "README.md", folder.parent / "records"
+        shutil.copy(ROOT / "README.md", readme)
+        done = self._programs.run("results", f"--record={folder}", f"--readme={readme}", f"--directory={records}")
         assert (done.returncode, done.stderr) == (0, "")
-        assert (folder / "benchmark.jsonl").read_text()
+        assert "return" in (records / "runs.jsonl").read_text()
 
     def _experiments_truncation_bias(self, words):
         words = [word for word in words if not word.startswith(("--out=", "--seeds="))]

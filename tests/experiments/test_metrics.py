@@ -138,3 +138,18 @@ def test_tensorboard_gets_training_evaluation_and_speed(tmp_path, log):
     (events,) = (tmp_path / "tensorboard").iterdir()
     content = events.read_bytes()
     assert all(tag in content for tag in (b"train/loss", b"evaluation/score", b"speed/updates_per_second"))
+
+
+def test_without_events_only_the_rows_are_written(tmp_path):
+    log = metrics.MetricsLog(tmp_path, 0, events=False)
+    log.write({"step": 1, "loss": [2.0, math.nan]}, 1.0)
+    log.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+    assert metrics.read(tmp_path) == [{"step": 1, "loss": [2.0, "nan"]}]
+
+
+def test_what_json_cannot_hold_is_plain_within_lists_and_mappings():
+    assert metrics.plain({"a": {"b": [math.inf, (1.0, -math.inf)]}, "c": True}) == {
+        "a": {"b": ["inf", [1.0, "-inf"]]},
+        "c": True,
+    }

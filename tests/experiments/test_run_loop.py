@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import run_loop
+from experiments import members, run_loop
 from experiments.checkpoints import Checkpoints
 from experiments.configuration import RUN_DEFAULTS
 from experiments.errors import UserError
 from experiments.tasks import Task
-from mathai.learners.base import Learner
 
 TARGET = jax.eval_shape(lambda: {"key": jax.random.key(0), "x": jnp.float32(0), "count": jnp.int32(0)})
 SEEDS_TARGET = jax.eval_shape(
@@ -86,19 +85,17 @@ def test_evaluating_more_often_does_not_change_training(tmp_path, run_chaos, who
 
 
 def test_evaluation_keys_are_those_of_step_seed_and_place_and_of_no_training():
-    task = Task(Learner(lambda key: key, lambda key, batch: (key, {}), lambda key, state: {}), 1)
-    one, three = (run_loop.make_programs(task, 5, num_seeds) for num_seeds in (None, 3))
-    keys = [run_loop.evaluation_keys(one, step, seed) for step in (8, 16) for seed in (0, 1)]
+    one, three = (members.of_seeds(5, num_seeds) for num_seeds in (None, 3))
+    keys = [members.evaluation_keys(one, step, seed) for step in (8, 16) for seed in (0, 1)]
     keys += [one.keys, *jax.random.split(one.keys, 3)]
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == len(keys)
-    together = run_loop.evaluation_keys(three, 8)
+    together = members.evaluation_keys(three, 8)
     np.testing.assert_array_equal(jax.random.key_data(together[0]), jax.random.key_data(keys[0]))
     assert len(np.unique(jax.random.key_data(together), axis=0)) == 3
 
 
 def test_seeds_are_the_first_one_and_those_after_it():
-    task = Task(Learner(lambda key: key, lambda key, batch: (key, {}), lambda key, state: {}), 1)
-    together = run_loop.make_programs(task, 5, 3).keys
+    together = members.of_seeds(5, 3).keys
     expected = [jax.random.key_data(jax.random.key(seed)) for seed in (5, 6, 7)]
     np.testing.assert_array_equal(jax.random.key_data(together), expected)
 

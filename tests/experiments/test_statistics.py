@@ -38,6 +38,14 @@ def test_the_interval_of_two_values_is_known_exactly(confidence, interval):
     assert bootstrap_interval([0.0, 1.0], confidence=confidence) == interval
 
 
+@pytest.mark.parametrize("worst", [-np.inf, np.inf])
+def test_infinite_values_have_a_mean_and_an_interval(worst):
+    assert interquartile_mean([1.0, worst]) == worst
+    assert bootstrap_interval([worst, worst]) == (worst, worst)
+    assert worst in bootstrap_interval([worst, *range(7)])  # in 6.7 % of resamples three or more of eight are infinite
+    assert np.isfinite(bootstrap_interval([worst, *range(19)])).all()  # in 0.03 %, six or more of twenty
+
+
 def test_the_interval_contains_the_mean_and_lies_within_the_values():
     low, high = bootstrap_interval(SEVEN)
     assert min(SEVEN) <= low < interquartile_mean(SEVEN) < high <= max(SEVEN)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import evaluate, run_loop
+from experiments import evaluate, members
 from experiments.checkpoints import Checkpoints
 from experiments.errors import UserError
 from experiments.tasks import make_task
@@ -61,9 +61,9 @@ def evaluate_here(monkeypatch, capsys):
 
 def load(workdir, config, step, num_seeds=None):
     """The state of a checkpoint."""
-    programs = run_loop.make_programs(make_task(config), config.run.seed, num_seeds)
+    seeds = members.of_seeds(config.run.seed, num_seeds)
     checkpoints = Checkpoints(workdir, keep=2, best_mode="max", read_only=True)
-    state = checkpoints.restore(step, jax.eval_shape(programs.init, programs.keys))
+    state = checkpoints.restore(step, jax.eval_shape(members.make_programs(make_task(config)).init, seeds))
     checkpoints.close()
     return state
 

@@ -8,8 +8,8 @@ from experiments.suites import generative
 
 
 @pytest.mark.slow
-def test_every_network_is_sampled_in_both_ways():
-    cases = list(generative.cases(with_peers=True))
+def test_every_network_is_sampled_in_both_ways(tiny):
+    cases = list(generative.cases(tiny(with_peers=True, images=(100,))))
     assert [case.name.rpartition(", ")[2] for case in cases] == ["ddim 50", "heun 25"] * 2
     for case in cases:
         (contestant,) = case.contestants
@@ -19,6 +19,6 @@ def test_every_network_is_sampled_in_both_ways():
         assert contestant.score(jnp.zeros(3)) < case.least_score
 
 
-def test_samples_are_right():
-    case = next(generative.cases(with_peers=False))
+def test_samples_are_right(tiny):
+    case = next(generative.cases(tiny(images=(100,))))
     assert case.contestants[0].score(jax.jit(case.contestants[0].program)(jax.random.key(1))) > case.least_score

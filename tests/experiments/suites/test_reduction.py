@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn import decomposition
 
 from experiments.suites import reduction
 
@@ -27,13 +28,13 @@ def test_affinities_are_one_distribution():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ImportWarning", "ignore::UserWarning")  # of umap-learn
-def test_ours_and_the_peers_do_the_same_work():
-    options = {"with_peers": True, "points": [1797], "mnist": None}
+def test_ours_and_the_peers_do_the_same_work(tiny):
+    options = tiny(with_peers=True, points=(1797,))
     for case in (
-        *reduction.pca_cases(with_peers=True, most=2000),
-        *reduction.neighbors_cases(**options),
-        *reduction.tsne_cases(**options),
-        *reduction.umap_cases(**options),
+        *reduction.pca_cases(options),
+        *reduction.neighbors_cases(options),
+        *reduction.tsne_cases(options),
+        *reduction.umap_cases(options),
     ):
         scores = [contestant.score(contestant.program()) for contestant in case.contestants]
         assert min(scores) >= case.least_score
@@ -44,6 +45,22 @@ def test_ours_and_the_peers_do_the_same_work():
             assert scores[0] >= max(scores) - 0.5
 
 
-def test_without_peers_there_is_one_contestant_and_more_points_than_digits_are_gaussians():
-    (case,) = reduction.neighbors_cases(with_peers=False, points=[2100], mnist=None)
+def test_without_peers_there_is_one_contestant_and_more_points_than_digits_are_gaussians(tiny):
+    (case,) = reduction.neighbors_cases(tiny(points=(2100,)))
     assert (case.name, len(case.contestants)) == ("90 neighbours, 2100 x 50", 1)
+
+
+def test_a_picture_of_two_components_is_no_embedding(tiny):
+    (case,) = reduction.tsne_cases(tiny())
+    X = reduction._points(200, None)
+    components = decomposition.PCA(2).fit_transform(X)
+    for scale in (0.1, 0.3, 1, 3):
+        assert case.contestants[0].score(scale * components) < case.least_score
+    assert case.contestants[0].score(np.random.default_rng(0).normal(size=(200, 2))) < case.least_score
+
+
+def test_work_is_that_of_the_products(tiny):
+    (case,) = reduction.pca_cases(tiny())
+    assert (case.flops, case.bytes) == (2 * 1797 * 64**2, 1797 * 64 * 4)
+    (case,) = reduction.neighbors_cases(tiny())
+    assert case.flops == 2 * 200**2 * 64

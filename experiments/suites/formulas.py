@@ -1,0 +1,122 @@
+"""Cases of one formula: forward, and its value with the gradient in its first argument, beside peers.
+
+The score counts right digits: −log₁₀ of the largest error, relative to the largest entry of the result, against the
+last of JAX's peers in float64.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarking import work
+from experiments.peers import pytorch
+from experiments.suites.base import Case, Contestant
+
+LEAST_DIGITS = {"float64": 12.0, "float32": 5.0, "float16": 2.0, "bfloat16": 1.3}  # of the largest error
+
+
+class Formula(NamedTuple):
+    """A formula and who else computes it.
+
+    Attributes:
+      name: of the formula.
+      ours: the function.
+      peers: by name, functions of the same arguments; the last one, in float64, is what is right.
+      arguments: arrays.
+      cotangent: what the gradient starts from, of the shape of the value.
+      operations: floating-point operations per element of the first argument, as its formula is written: every +, ×,
+        ÷, comparison, exponential and logarithm is one.
+      torch: PyTorch's function of the same arguments; None where it has none.
+    """
+
+    name: str
+    ours: Callable[..., jax.Array]
+    peers: dict[str, Callable[..., jax.Array]]
+    arguments: tuple[jax.Array, ...]
+    cotangent: jax.Array
+    operations: float
+    torch: Callable[..., Any] | None = None
+
+
+def cases_of(formula: Formula, num_elements: int, *, with_peers: bool) -> list[Case]:
+    """The formula forward, and with its gradient, for which twice the operations are added."""
+    forward = _case(formula, "", lambda f: f, formula.arguments, formula.operations, num_elements, with_peers)
+    arguments = (*formula.arguments, formula.cotangent)
+    operations = 3 * formula.operations
+    return [
+        forward,
+        _case(formula, ", gradient", _with_gradient, arguments, operations, num_elements, with_peers),
+    ]
+
+
+def _case(
+    formula: Formula,
+    suffix: str,
+    transform: Callable[[Callable[..., jax.Array]], Callable[..., Any]],
+    arguments: tuple[jax.Array, ...],
+    operations: float,
+    num_elements: int,
+    with_peers: bool,
+) -> Case:
+    reference = transform(list(formula.peers.values())[-1])
+    exact = functools.cache(lambda: in_float64(reference, arguments))
+
+    def score(result):
+        return right_digits(exact(), result)
+
+    first = formula.arguments[0]
+    contestants = [Contestant("mathai", transform(formula.ours), score)]
+    if with_peers:
+        contestants += [Contestant(peer, transform(f), score) for peer, f in formula.peers.items()]
+        if formula.torch is not None and pytorch.is_here():
+            theirs = pytorch.with_gradient(formula.torch) if suffix else formula.torch
+            program = pytorch.program(theirs, arguments, needs_gradient=bool(suffix))
+            contestants.append(
+                Contestant("PyTorch", program, lambda result: score(pytorch.as_numpy(result)), compiles=False)
+            )
+    return Case(
+        formula.name + suffix,
+        contestants,
+        first.size,
+        "elements",
+        LEAST_DIGITS[first.dtype.name],
+        arguments,
+        flops=operations * first.size,
+        bytes=work.traffic(transform(formula.ours), *arguments),
+        dtype=first.dtype.name,
+        variable="elements",
+        size=num_elements,
+    )
+
+
+def _with_gradient(f: Callable[..., jax.Array]) -> Callable[..., Any]:
+    def value_and_gradient(first, *rest):
+        *others, cotangent = rest
+        value, pull_back = jax.vjp(lambda first: f(first, *others), first)
+        return value, pull_back(cotangent)[0]
+
+    return value_and_gradient
+
+
+def in_float64(program: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Run a program on its arguments in float64."""
+    with jax.enable_x64(True):
+        wide = [a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a for a in arguments]
+        return jax.tree.map(np.asarray, jax.jit(program)(*wide))
+
+
+def right_digits(exact: Any, result: Any) -> float:
+    """Count the right digits of a result's worst entry; of several parts, of the worst part.
+
+    >>> round(right_digits(np.array([2.0, -4.0]), np.array([2.0, -4.004])), 2)
+    3.0
+    """
+
+    def digits(a, b):
+        return -np.log10(np.max(np.abs(a - np.asarray(b, np.float64))) / np.max(np.abs(a)) + 1e-16)
+
+    return float(min(jax.tree.leaves(jax.tree.map(digits, exact, result))))

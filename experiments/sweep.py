@@ -1,0 +1,218 @@
+"""Search hyperparameters: a grid or random points, several seeds of each, as many as fit in one compiled program.
+
+python -m experiments.sweep --config=configs/ppo_cartpole.py --seeds=16 \
+        --over=learner.learning_rate=1e-4,3e-4,1e-3 --over=learner.entropy_coefficient=0,0.01
+python -m experiments.sweep --config=configs/ppo_cartpole.py --points=20 \
+        --over=learner.learning_rate=log_uniform:1e-5..1e-2
+"""
+
+import math
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import devices, metrics, progress, search_space, sweep_pictures, sweep_results
+from experiments.configuration import as_json, provenance
+from experiments.errors import UserError, run_program
+from experiments.run_loop import StopSignal
+from experiments.search_space import Axis
+from experiments.statistics import format_score
+from experiments.sweep_results import FOLDER, RESULT, Search
+from experiments.sweep_runs import Sweep, Tasks, count
+from experiments.tasks import at_once
+from experiments.train import demand_platform, loaded
+from experiments.workdir import SUMMARY, begin, claim, write_json
+
+FLAGS = flags.FLAGS
+SCORED_BY_GRAPH = ("tsne", "umap", "parametric_umap")  # that they embed: no test set is looked at
+
+
+def define_flags() -> None:
+    """Define the flags of this program."""
+    config_flags.DEFINE_config_file("config", None, "A file of configs/, with get_config().", lock_config=True)
+    flags.DEFINE_multi_string(
+        "over",
+        None,
+        "A field of the config and its values: learner.learning_rate=1e-4,1e-3, or with --points a range, "
+        "uniform:LOW..HIGH or log_uniform:LOW..HIGH. Once for each field.",
+    )
+    flags.DEFINE_integer("points", None, "Draw so many points; without it, the grid of all values.", lower_bound=1)
+    flags.DEFINE_integer("search_seed", 0, "Of the points that are drawn.", lower_bound=0)
+    flags.DEFINE_integer("seeds", 1, "Seeds of each point.", lower_bound=1)
+    flags.DEFINE_string("workdir", None, "Where the sweep keeps its files; runs/sweep_CONFIG unless given.")
+    flags.DEFINE_alias("out", "workdir")
+    flags.DEFINE_bool("overwrite", False, "Remove the sweep that the workdir holds, and start anew.")
+    flags.DEFINE_enum("platform", "any", ["any", "cpu", "gpu", "tpu"], "The device to demand.")
+    flags.DEFINE_float(
+        "memory_gib", None, "Memory for one program, instead of what seems free: of each device, or host."
+    )
+    flags.mark_flags_as_required(["config", "over"])
+
+
+class _Request(NamedTuple):
+    """What the flags ask for.
+
+    Attributes:
+      config: the config, as the user changed it.
+      filename: where it is from.
+      given: the fields that the user changed.
+      axes: what goes over what.
+      search: the points, groups and seeds that come of it.
+      workdir: where files go.
+    """
+
+    config: Any
+    filename: str
+    given: Mapping[str, Any]
+    axes: Sequence[Axis]
+    search: Search
+    workdir: pathlib.Path
+
+
+def main(argv: list[str]) -> None:
+    """Search what the flags say."""
+    del argv
+    if FLAGS.memory_gib is not None and not 0 < FLAGS.memory_gib < math.inf:
+        raise UserError(f"--memory_gib={FLAGS.memory_gib:g}; it must be above 0.")
+    request = _request()
+    config, search = request.config, request.search
+    devices.prepare(max(at_once(config), *(len(search.members(group)) for group in search.groups)))
+    demand_platform(FLAGS.platform)
+    stop = StopSignal()
+    try:
+        _go(request, stop)
+    finally:
+        stop.release()
+
+
+def _request() -> _Request:
+    """Read the flags; every mistake in `--over` ends here."""
+    config = loaded(FLAGS.config)
+    filename, given = _given()
+    axes = search_space.read(config, FLAGS.over)
+    points = search_space.points_of(axes, FLAGS.points, FLAGS.search_seed)
+    groups, run = search_space.groups_of(config, points), config.run
+    search = Search(points, groups, FLAGS.seeds, run.seed, run.best_metric, run.best_mode)
+    workdir = FLAGS.workdir or f"runs/sweep_{pathlib.Path(filename).stem}"
+    return _Request(config, filename, given, axes, search, pathlib.Path(workdir))
+
+
+def _given() -> tuple[str, dict[str, Any]]:
+    """The config's file, and the fields that the user changed."""
+    flag = FLAGS["config"]
+    return config_flags.get_config_filename(flag), config_flags.get_override_values(flag)
+
+
+def _go(request: _Request, stop: StopSignal) -> None:
+    search, workdir = request.search, request.workdir
+    done = set() if FLAGS.overwrite else sweep_results.done_in(sweep_results.blocks_in(workdir))
+    tasks = Tasks(request.config, search, [group for group in search.groups if set(search.members(group)) - done])
+    origin = provenance()
+    with claim(workdir):
+        warnings = begin(workdir, _identity(request), origin, overwrite=FLAGS.overwrite)
+        _say_what(request, tasks.problem)
+        for warning in warnings:
+            progress.say("warning", f"{warning}: results may differ in the last bits")
+        Sweep(search, tasks, workdir, stop, origin, FLAGS.memory_gib).go()
+        blocks = sweep_results.blocks_in(workdir)
+        left = len(search.points) * search.num_seeds - len(sweep_results.done_in(blocks))
+        if left:
+            progress.say("stopped", f"with {count(left, 'run')} to finish; the same command resumes")
+        else:
+            _finish(request, blocks)
+
+
+def _identity(request: _Request) -> dict[str, Any]:
+    """What must be equal for a sweep to go on."""
+    over = {axis.path: metrics.plain(axis.values) or axis.text for axis in request.axes}
+    drawn = {"points": FLAGS.points, "search_seed": FLAGS.search_seed if FLAGS.points else None}
+    return {**as_json(request.config), "over": over, "seeds": FLAGS.seeds, **drawn}
+
+
+def _say_what(request: _Request, problem: str | None) -> None:
+    """Say what is searched, on what, and why in so many programs; `problem` is None where nothing is left to run."""
+    search = request.search
+    points, groups = len(search.points), len(search.groups)
+    why = f": {' and '.join(search.groups[0].values)} take a program for each value" if groups > 1 else ""
+    progress.say(
+        "sweep",
+        f"{request.workdir}: {request.config.algorithm}{f' on {problem}' if problem else ''}, "
+        f"{count(points, 'point')} x {count(search.num_seeds, 'seed')} = {count(points * search.num_seeds, 'run')} "
+        f"in {count(groups, 'group')}{why}",
+    )
+    device = jax.devices()[0]
+    progress.say(
+        "device", f"{jax.default_backend()}, {device.device_kind} x {jax.device_count()}; jax {jax.__version__}"
+    )
+    if problem:
+        _warn_of_test_scores(request)
+
+
+def _warn_of_test_scores(request: _Request) -> None:
+    """Say so where hyperparameters are chosen by the test set."""
+    config, is_swept = request.config, "data.evaluate_on" in request.search.points[0]
+    if config.get("data", {}).get("evaluate_on") == "test" and config.algorithm not in SCORED_BY_GRAPH and not is_swept:
+        progress.say(
+            "warning",
+            "points are compared on the test set; choose hyperparameters with --config.data.evaluate_on=validation, "
+            "then score the chosen ones on the test set",
+        )
+
+
+def _finish(request: _Request, blocks: Sequence[Mapping[str, Any]]) -> None:
+    """Write what is left to write, and say what was found."""
+    config, search, workdir = request.config, request.search, request.workdir
+    rows = sweep_results.rows_of(search, blocks)
+    sweep_results.write_rows(workdir, rows)
+    _tidy(workdir)
+    ordered = sweep_results.ordered(search, rows)
+    best, problem = ordered[0], blocks[0]["problem"]
+    seconds, compile_seconds = (sum(block[name] for block in blocks) for name in ("seconds", "compile_seconds"))
+    summary = {
+        "algorithm": config.algorithm,
+        "problem": problem,
+        "metric": search.metric,
+        "points": len(rows),
+        "seeds": search.num_seeds,
+        "best": best,
+        "seconds": seconds,
+        "compile_seconds": compile_seconds,
+    }
+    write_json(workdir / SUMMARY, metrics.plain(summary))
+    metric, seeds = search.metric.replace("_", " "), count(search.num_seeds, "seed")
+    title = f"{metric} of {config.algorithm} on {problem}, {seeds} a point"
+    picture = sweep_pictures.draw(workdir, request.axes, rows, title, search)
+    for line in sweep_results.table(search, ordered):
+        print(line, flush=True)
+    runs = count(len(rows) * search.num_seeds, "run")
+    progress.say("done", f"{runs} in {seconds:.1f} s, and {compile_seconds:.1f} s of compilation")
+    progress.say("wrote", f"{workdir / sweep_results.ROWS}, {workdir / SUMMARY}, {picture}")
+    _say_best(request, best)
+
+
+def _say_best(request: _Request, best: Mapping[str, Any]) -> None:
+    search = request.search
+    if best["score"] == search.worst:
+        progress.say("best", "none: so many seeds of every point diverged that no score is left")
+        return
+    progress.say("best", f"{search_space.describe(best['point'])}: {search.metric} {format_score(best['score'])}")
+    print(sweep_results.command(request.filename, request.given, best["point"], search.num_seeds), flush=True)
+    _warn_of_test_scores(request)
+
+
+def _tidy(workdir: pathlib.Path) -> None:
+    """Remove what blocks that were killed, or cut otherwise, have left."""
+    for folder in (workdir / FOLDER).glob("group*_run*"):
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if not (folder / RESULT).exists():
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    define_flags()
+    run_program(main)

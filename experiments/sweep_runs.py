@@ -1,0 +1,203 @@
+"""The runs of a sweep: tasks for its groups, blocks for their members, and what every block leaves."""
+
+import pathlib
+import shutil
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from experiments import blocks, metrics, progress, search_space, sweep_results
+from experiments.errors import UserError
+from experiments.members import Members, Programs, learner_of, make_programs, members_of
+from experiments.run_loop import Outcome, StopSignal, floats_of, run_members, validate
+from experiments.search_space import Group
+from experiments.sweep_results import FOLDER, RESULT, Search
+from experiments.tasks import Task, make_task
+from experiments.workdir import read_json, write_json
+
+MOST_KEPT = 2**30  # bytes of prepared data that wait for their turn
+
+
+class Built(NamedTuple):
+    """The task of a group, the section `run` of its config, and the shapes that `validate` found."""
+
+    task: Task
+    run: Any
+    shapes: PyTree
+
+
+class Tasks:
+    """The tasks of groups, all built before anything is written: a mistake in the last one ends the sweep at once.
+
+    Those with much data are built again when their turn comes. `problem` is what the first of them learns on.
+    """
+
+    def __init__(self, config: Any, search: Search, groups: Sequence[Group]):
+        self._config, self._search, self._kept = config, search, dict[int, Built]()
+        self.problem: str | None = None
+        size = 0.0
+        for group in groups:
+            built = self._build(group)
+            self.problem = self.problem or built.task.problem
+            size += blocks.size_of((built.task.data, built.task.evaluation_data))
+            if size <= MOST_KEPT or not self._kept:
+                self._kept[group.number] = built
+
+    def take(self, group: Group) -> Built:
+        """The task of a group, which is not kept any longer."""
+        return self._kept.pop(group.number, None) or self._build(group)
+
+    def _build(self, group: Group) -> Built:
+        points = [self._search.points[number] for number in group.points]
+        try:
+            config = search_space.at(self._config, points[0])
+            task = make_task(config)._replace(on_evaluation=None)
+            shapes = validate(task, config.run)
+        except UserError as error:
+            raise UserError(f"at {search_space.describe(points[0])}: {error}") from error
+        for point in points if group.traced else ():
+            floats = {name: point[f"learner.{name}"] for name in group.traced}
+            try:
+                learner_of(task, floats)
+            except ValueError as error:
+                raise UserError(f"at {search_space.describe(point)}: {error}") from error
+        return Built(task, config.run, shapes)
+
+
+class Sweep:
+    """Runs what is not finished, block by block."""
+
+    def __init__(
+        self,
+        search: Search,
+        tasks: Tasks,
+        workdir: pathlib.Path,
+        stop: StopSignal,
+        origin: dict[str, Any],
+        memory_gib: float | None,
+    ):
+        self._search, self._tasks, self._workdir = search, tasks, workdir
+        self._stop, self._origin, self._memory_gib = stop, origin, memory_gib
+
+    def go(self) -> None:
+        """Run all groups, or until a signal asks to stop."""
+        for group in self._search.groups:
+            if not self._stop.name:
+                self._run_group(group)
+
+    def _run_group(self, group: Group) -> None:
+        done = sweep_results.done_in(sweep_results.blocks_in(self._workdir))
+        left = [member for member in self._search.members(group) if member not in done]
+        if not left:
+            return
+        which = f" ({search_space.describe(group.values)})" if group.values else ""
+        progress.say("group", f"{group.number + 1} of {len(self._search.groups)}{which}: {count(len(left), 'run')}")
+        built = self._tasks.take(group)
+        programs = make_programs(built.task)
+        size = self._size(group, built, programs, left)
+        parts = blocks.parts(left, size.members)
+        for place, part in enumerate(parts):
+            if self._stop.name:
+                return
+            if len(parts) > 1:
+                progress.say("block", f"{place + 1} of {len(parts)}")
+            folder = self._workdir / FOLDER / f"group{group.number}_run{part[0]}_of{size.members}"
+            outcome = self._run_block(built, programs, self._members(group, _filled(part, size.members)), folder)
+            if outcome.finished:
+                self._keep(group, part, built.task, outcome, folder, size.seconds)
+                size = size._replace(seconds=0.0)
+
+    def _members(self, group: Group, numbers: list[int]) -> Members:
+        search = self._search
+        points = [search.points[number // search.num_seeds] for number in numbers]
+        floats = {name: [point[f"learner.{name}"] for point in points] for name in group.traced}
+        return members_of([search.seed + number % search.num_seeds for number in numbers], floats)
+
+    def _run_block(self, built: Built, programs: Programs, members: Members, folder: pathlib.Path) -> Outcome:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return run_members(built.task, programs, members, built.run, folder, self._stop, is_sweep=True)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(
+                f"{count(len(members.keys), 'run')} at a time do not fit in the device's memory after all; "
+                "the same command with a lower --memory_gib goes on with fewer."
+            ) from error
+
+    def _size(self, group: Group, built: Built, programs: Programs, left: list[int]) -> blocks.Size:
+        """The size of the blocks of a group: what it was when they were begun, unless the user says otherwise now."""
+        path = self._workdir / FOLDER / f"group{group.number}.json"
+        stored = read_json(path) if path.exists() else None
+        if stored and stored["memory_gib"] == self._memory_gib:
+            return blocks.Size(stored["members"], stored["bytes"], 0.0)
+        room = blocks.memory(self._memory_gib)
+        guess = blocks.first_guess(len(left), built.shapes, built.task, built.run.updates_per_chunk, room.bytes)
+
+        def members_of_size(size):
+            return self._members(group, _filled(left[:size], size))
+
+        size = blocks.fit(programs, built.task, built.run, members_of_size, len(left), guess, room.bytes)
+        progress.say("compile", f"{size.seconds:.1f} s")
+        number_of_blocks = len(blocks.parts(left, size.members))
+        each = f"{count(number_of_blocks, 'block')} of {count(size.members, 'run')}"
+        progress.say("memory", f"{each}; a block takes {blocks.describe(size.bytes, room)}")
+        if size.bytes > room.bytes:
+            progress.say("warning", "even one run on each device seems to need more memory than that; trying it")
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, {"members": size.members, "bytes": size.bytes, "memory_gib": self._memory_gib})
+        return size
+
+    def _keep(
+        self, group: Group, part: list[int], task: Task, outcome: Outcome, folder: pathlib.Path, seconds: float
+    ) -> None:
+        """Write the result of a block, then the rows that it completes, then remove its checkpoints."""
+        evaluation = outcome.evaluation or {}
+        write_json(
+            folder / RESULT,
+            metrics.plain(
+                {
+                    "group": group.number,
+                    "members": part,
+                    "problem": task.problem,
+                    "updates": outcome.step,
+                    "evaluation": {name: values[: len(part)].tolist() for name, values in evaluation.items()},
+                    "diverged": _diverged(outcome, folder)[: len(part)].tolist(),
+                    "seconds": outcome.seconds,
+                    "compile_seconds": outcome.compile_seconds + seconds,
+                    **self._origin,
+                }
+            ),
+        )
+        rows = sweep_results.rows_of(self._search, sweep_results.blocks_in(self._workdir))
+        sweep_results.write_rows(self._workdir, rows)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    >>> count(1, "seed"), count(2000, "run")
+    ('1 seed', '2,000 runs')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _filled(numbers: list[int], size: int) -> list[int]:
+    """Members of a block that is full: the last one again and again, to be thrown away."""
+    return numbers + numbers[-1:] * (size - len(numbers))
+
+
+def _diverged(outcome: Outcome, folder: pathlib.Path) -> np.ndarray:
+    """Which members have had a NaN: in a metric, in an evaluation, or in their last state."""
+    evaluation = {name: values.tolist() for name, values in (outcome.evaluation or {}).items()}
+    num_members = len(next(iter(evaluation.values())))
+    found = np.zeros(num_members, bool)
+    for row in [*metrics.read(folder), evaluation]:
+        found |= sweep_results.is_nan(row, num_members)
+    for leaf in floats_of(outcome.state):
+        found |= np.isnan(np.asarray(leaf)).reshape(num_members, -1).any(1)
+    return found
