@@ -16,14 +16,15 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import devices, metrics, progress, search_space, sweep_pictures, sweep_results
+from experiments import devices, metrics, progress
 from experiments.configuration import as_json, provenance
 from experiments.errors import UserError, run_program
 from experiments.run_loop import StopSignal
-from experiments.search_space import Axis
 from experiments.statistics import format_score
-from experiments.sweep_results import FOLDER, RESULT, Search
-from experiments.sweep_runs import Sweep, Tasks, count
+from experiments.sweeping import outcomes, pictures, search_space
+from experiments.sweeping.outcomes import FOLDER, RESULT, Search
+from experiments.sweeping.runs import Sweep, Tasks, count
+from experiments.sweeping.search_space import Axis
 from experiments.tasks import at_once
 from experiments.train import demand_platform, loaded
 from experiments.workdir import SUMMARY, begin, claim, write_json
@@ -110,7 +111,7 @@ def _given() -> tuple[str, dict[str, Any]]:
 
 def _go(request: _Request, stop: StopSignal) -> None:
     search, workdir = request.search, request.workdir
-    done = set() if FLAGS.overwrite else sweep_results.done_in(sweep_results.blocks_in(workdir))
+    done = set() if FLAGS.overwrite else outcomes.done_in(outcomes.blocks_in(workdir))
     tasks = Tasks(request.config, search, [group for group in search.groups if set(search.members(group)) - done])
     origin = provenance()
     with claim(workdir):
@@ -119,8 +120,8 @@ def _go(request: _Request, stop: StopSignal) -> None:
         for warning in warnings:
             progress.say("warning", f"{warning}: results may differ in the last bits")
         Sweep(search, tasks, workdir, stop, origin, FLAGS.memory_gib).go()
-        blocks = sweep_results.blocks_in(workdir)
-        left = len(search.points) * search.num_seeds - len(sweep_results.done_in(blocks))
+        blocks = outcomes.blocks_in(workdir)
+        left = len(search.points) * search.num_seeds - len(outcomes.done_in(blocks))
         if left:
             progress.say("stopped", f"with {count(left, 'run')} to finish; the same command resumes")
         else:
@@ -167,10 +168,10 @@ def _warn_of_test_scores(request: _Request) -> None:
 def _finish(request: _Request, blocks: Sequence[Mapping[str, Any]]) -> None:
     """Write what is left to write, and say what was found."""
     config, search, workdir = request.config, request.search, request.workdir
-    rows = sweep_results.rows_of(search, blocks)
-    sweep_results.write_rows(workdir, rows)
+    rows = outcomes.rows_of(search, blocks)
+    outcomes.write_rows(workdir, rows)
     _tidy(workdir)
-    ordered = sweep_results.ordered(search, rows)
+    ordered = outcomes.ordered(search, rows)
     best, problem = ordered[0], blocks[0]["problem"]
     seconds, compile_seconds = (sum(block[name] for block in blocks) for name in ("seconds", "compile_seconds"))
     summary = {
@@ -186,12 +187,12 @@ def _finish(request: _Request, blocks: Sequence[Mapping[str, Any]]) -> None:
     write_json(workdir / SUMMARY, metrics.plain(summary))
     metric, seeds = search.metric.replace("_", " "), count(search.num_seeds, "seed")
     title = f"{metric} of {config.algorithm} on {problem}, {seeds} a point"
-    picture = sweep_pictures.draw(workdir, request.axes, rows, title, search)
-    for line in sweep_results.table(search, ordered):
+    picture = pictures.draw(workdir, request.axes, rows, title, search)
+    for line in outcomes.table(search, ordered):
         print(line, flush=True)
     runs = count(len(rows) * search.num_seeds, "run")
     progress.say("done", f"{runs} in {seconds:.1f} s, and {compile_seconds:.1f} s of compilation")
-    progress.say("wrote", f"{workdir / sweep_results.ROWS}, {workdir / SUMMARY}, {picture}")
+    progress.say("wrote", f"{workdir / outcomes.ROWS}, {workdir / SUMMARY}, {picture}")
     _say_best(request, best)
 
 
@@ -201,7 +202,7 @@ def _say_best(request: _Request, best: Mapping[str, Any]) -> None:
         progress.say("best", "none: so many seeds of every point diverged that no score is left")
         return
     progress.say("best", f"{search_space.describe(best['point'])}: {search.metric} {format_score(best['score'])}")
-    print(sweep_results.command(request.filename, request.given, best["point"], search.num_seeds), flush=True)
+    print(outcomes.command(request.filename, request.given, best["point"], search.num_seeds), flush=True)
     _warn_of_test_scores(request)
 
 

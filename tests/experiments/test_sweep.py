@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import blocks, configuration, metrics, run_loop, search_space, sweep, sweep_results, sweep_runs, tasks
+from experiments import configuration, metrics, run_loop, sweep, tasks
 from experiments.configuration import RUN_DEFAULTS
 from experiments.errors import UserError
+from experiments.sweeping import blocks, outcomes, runs, search_space
 from experiments.tasks import Task
 from mathai.learners.base import Learner, hyperparameters
 from tests.experiments.conftest import own_handlers
@@ -190,8 +191,8 @@ def test_a_workdir_holds_what_was_found_and_the_learning_curves(whole):
 def test_a_group_is_compiled_once_and_a_choice_makes_a_group(tmp_path, small, sweep_here, room_for, monkeypatch):
     room_for(3)
     traced = []
-    keep = sweep_results.write_rows
-    monkeypatch.setattr(sweep_results, "write_rows", lambda *rest: (traced.append(len(TRACES)), keep(*rest))[1])
+    keep = outcomes.write_rows
+    monkeypatch.setattr(outcomes, "write_rows", lambda *rest: (traced.append(len(TRACES)), keep(*rest))[1])
     printed = sweep_here(small, tmp_path, "learner.rate=3.6,3.7,3.8,3.9", "learner.repeats=1,2")
     assert "16 runs in 2 groups: learner.repeats take a program for each value" in printed
     # groups of 8 runs in 3 blocks each; nothing is traced after the first one of a group
@@ -278,7 +279,7 @@ def test_where_all_diverge_there_is_no_best(tmp_path, small, sweep_here):
 
 
 def test_a_nan_that_shows_only_in_a_metric_counts(tmp_path):
-    found = sweep_results.is_nan({"step": 4, "loss": [1.0, "nan", "inf"], "count": [1, 2, 3]}, 3)
+    found = outcomes.is_nan({"step": 4, "loss": [1.0, "nan", "inf"], "count": [1, 2, 3]}, 3)
     assert found.tolist() == [False, True, False]
 
 
@@ -330,12 +331,12 @@ def test_a_kill_at_the_end_of_a_block_loses_and_repeats_nothing(
     room_for(8)
     with monkeypatch.context() as patch:
         if place == "result":
-            write = sweep_runs.write_json
-            patch.setattr(sweep_runs, "write_json", lambda path, v: kill() if path.stem == "result" else write(path, v))
+            write = runs.write_json
+            patch.setattr(runs, "write_json", lambda path, v: kill() if path.stem == "result" else write(path, v))
         elif place == "rows":
-            patch.setattr(sweep_results, "write_rows", kill)
+            patch.setattr(outcomes, "write_rows", kill)
         else:
-            patch.setattr(sweep_runs.shutil, "rmtree", kill)
+            patch.setattr(runs.shutil, "rmtree", kill)
         with pytest.raises(KeyboardInterrupt):
             sweep_here(small, tmp_path, *OVER)
     assert len(list(tmp_path.glob("sweep_blocks/*/checkpoints"))) == 1
@@ -443,9 +444,9 @@ def test_the_table_goes_from_best_to_worst_and_the_command_trains_the_best(tmp_p
 
 def test_a_long_table_is_cut_and_says_how_much_is_missing():
     points = [{"learner.rate": float(k)} for k in range(40)]
-    search = sweep_results.Search(points, [], 1, 0, "score", "max")
+    search = outcomes.Search(points, [], 1, 0, "score", "max")
     row = {"score": 1.0, "interval_95": [1.0, 1.0], "worst": 1.0, "diverged": 0}
-    lines = sweep_results.table(search, [{"point": point, **row} for point in points])
+    lines = outcomes.table(search, [{"point": point, **row} for point in points])
     assert len(lines) == 1 + 30 + 1
     assert lines[0].split() == ["rate", "score", "diverged"]  # one seed has no interval
     assert lines[-1] == "and 10 more points, in sweep.jsonl"

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.metrics import json_line
-from experiments.search_space import Group, Point
 from experiments.statistics import bootstrap_interval, format_score, interquartile_mean, summarize
+from experiments.sweeping.search_space import Group, Point
 from experiments.workdir import read_json, write_text
 
 FOLDER, RESULT, ROWS = "sweep_blocks", "result.json", "sweep.jsonl"

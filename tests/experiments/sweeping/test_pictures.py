@@ -5,15 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from experiments import search_space, sweep_pictures
 from experiments.configuration import make_config
-from experiments.sweep_results import Search
+from experiments.sweeping import pictures, search_space
+from experiments.sweeping.outcomes import Search
 
 
 @pytest.fixture
 def picture(tmp_path, figures_of):
     """(texts of `--over`, point → score) → the figure that is drawn."""
-    drawn = figures_of(sweep_pictures)
+    drawn = figures_of(pictures)
 
     def draw(texts, score_of, *, num=None, num_seeds=4, mode="max"):
         config = make_config("ppo", environment="CartPole-v1")
@@ -22,7 +22,7 @@ def picture(tmp_path, figures_of):
         scores = [score_of(*point.values()) for point in points]
         rows = [{"point": p, "score": s, "interval_95": [s - 1, s + 2]} for p, s in zip(points, scores, strict=True)]
         search = Search(points, [], num_seeds, 0, "episode_return", mode)
-        assert sweep_pictures.draw(tmp_path, axes, rows, "ppo on CartPole-v1", search) == tmp_path / "sweep.png"
+        assert pictures.draw(tmp_path, axes, rows, "ppo on CartPole-v1", search) == tmp_path / "sweep.png"
         return drawn["sweep.png"]
 
     return draw
@@ -144,6 +144,6 @@ def test_the_picture_is_a_png(tmp_path):
     axes = search_space.read(make_config("ppo", environment="CartPole-v1"), ["learner.num_envs=1,2"])
     rows = [{"point": {"learner.num_envs": k}, "score": float(k), "interval_95": [0.0, 3.0]} for k in (1, 2)]
     search = Search([row["point"] for row in rows], [], 2, 0, "episode_return", "max")
-    path = sweep_pictures.draw(tmp_path, axes, rows, "title", search)
+    path = pictures.draw(tmp_path, axes, rows, "title", search)
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert [found.name for found in tmp_path.iterdir()] == ["sweep.png"]

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from experiments import blocks, metrics, progress, search_space, sweep_results
+from experiments import metrics, progress
 from experiments.errors import UserError
 from experiments.members import Members, Programs, learner_of, make_programs, members_of
 from experiments.run_loop import Outcome, StopSignal, floats_of, run_members, validate
-from experiments.search_space import Group
-from experiments.sweep_results import FOLDER, RESULT, Search
+from experiments.sweeping import blocks, outcomes, search_space
+from experiments.sweeping.outcomes import FOLDER, RESULT, Search
+from experiments.sweeping.search_space import Group
 from experiments.tasks import Task, make_task
 from experiments.workdir import read_json, write_json
 
@@ -89,7 +90,7 @@ class Sweep:
                 self._run_group(group)
 
     def _run_group(self, group: Group) -> None:
-        done = sweep_results.done_in(sweep_results.blocks_in(self._workdir))
+        done = outcomes.done_in(outcomes.blocks_in(self._workdir))
         left = [member for member in self._search.members(group) if member not in done]
         if not left:
             return
@@ -172,8 +173,8 @@ class Sweep:
                 }
             ),
         )
-        rows = sweep_results.rows_of(self._search, sweep_results.blocks_in(self._workdir))
-        sweep_results.write_rows(self._workdir, rows)
+        rows = outcomes.rows_of(self._search, outcomes.blocks_in(self._workdir))
+        outcomes.write_rows(self._workdir, rows)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
@@ -197,7 +198,7 @@ def _diverged(outcome: Outcome, folder: pathlib.Path) -> np.ndarray:
     num_members = len(next(iter(evaluation.values())))
     found = np.zeros(num_members, bool)
     for row in [*metrics.read(folder), evaluation]:
-        found |= sweep_results.is_nan(row, num_members)
+        found |= outcomes.is_nan(row, num_members)
     for leaf in floats_of(outcome.state):
         found |= np.isnan(np.asarray(leaf)).reshape(num_members, -1).any(1)
     return found

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from experiments.pictures import save
-from experiments.search_space import Axis
 from experiments.statistics import format_score
-from experiments.sweep_results import Search, format_value, short_names
+from experiments.sweeping.outcomes import Search, format_value, short_names
+from experiments.sweeping.search_space import Axis
 
 PICTURE = "sweep.png"
 WIDE = 10  # ratio of numbers from which their axis is logarithmic

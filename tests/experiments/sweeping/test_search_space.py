@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from experiments import search_space
 from experiments.configuration import make_config
 from experiments.errors import UserError
+from experiments.sweeping import search_space
 
 
 @pytest.fixture(scope="module")
