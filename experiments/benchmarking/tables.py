@@ -115,7 +115,8 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
     runs = {
         (row["name"], row["seeds"], _machine(row)): row for row in rows if row.get("kind") in ("run", "transcribed")
     }
-    parts = [_systems(runs, list(measured.values()))]
+    peers = {row["name"]: row["peer"] for row in rows if row.get("kind") == "transcribed_peer"}
+    parts = [_systems(runs, list(measured.values()), peers)]
     for suite, title in SUITES.items():
         mine = [row for row in measured.values() if row["suite"] == suite]
         if mine:
@@ -129,23 +130,24 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("suite", "case", "contestant", "dtype", "size"))
 
 
-def _systems(runs: dict[tuple[Any, ...], dict[str, Any]], measured: Sequence[dict[str, Any]]) -> str:
+def _systems(
+    runs: dict[tuple[Any, ...], dict[str, Any]], measured: Sequence[dict[str, Any]], peers: dict[str, str]
+) -> str:
     head = ["system", "score", "time + compilation", "beside the best peer", "device", "flags of `experiments.train`"]
     lines = [
-        _system(system, row, machine, measured)
+        _system(system, row, machine, _best_peer(measured, system.peer) if system.peer else peers.get(system.name, ""))
         for system in SYSTEMS
         for (name, seeds, machine), row in runs.items()
         if (name, seeds) == (system.name, system.seeds)
     ]
     note = "\n\n† copied from what an earlier version measured, compilation apart; not repeated with this one."
-    is_copied = any(row["kind"] == "transcribed" for row in runs.values())
+    is_copied = bool(peers) or any(row["kind"] == "transcribed" for row in runs.values())
     return _table(head, lines) + note * is_copied
 
 
-def _system(system: System, row: dict[str, Any], machine: str, measured: Sequence[dict[str, Any]]) -> list[str]:
+def _system(system: System, row: dict[str, Any], machine: str, peer: str) -> list[str]:
     """One line: what was copied from an earlier version, as it was written there."""
     name = system.label if system.seeds == 1 else f"{system.label}, {system.seeds} seeds"
-    peer = _best_peer(measured, system.peer) if system.peer else ""
     if row["kind"] == "transcribed":
         return [f"{name} †", row["score"], row["time"], peer, machine, f"`{row['command']}`"]
     spent = f"{duration(row['seconds'])} + {duration(row['compile_seconds'])}"
@@ -176,7 +178,7 @@ def _best_peer(measured: Sequence[dict[str, Any]], peer: tuple[str, str]) -> str
     if not rows:
         return ""
     best = min(rows, key=lambda row: row["median_seconds"])
-    return f"{ratio(best)} × {best['contestant']}"
+    return f"{ratio(best)} times as fast as {best['contestant']}"
 
 
 def _formulas(rows: Sequence[dict[str, Any]]) -> str:
@@ -229,7 +231,7 @@ def _cases(suite: str, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _beside(row: dict[str, Any] | None) -> str:
-    return "" if row is None else f"{duration(row['median_seconds'])}: {ratio(row)} ×"
+    return "" if row is None else f"{duration(row['median_seconds'])}: {ratio(row)} times"
 
 
 def _plain_score(suite: str, row: dict[str, Any] | None) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from experiments.benchmarking import memory
 
 SHORTEST = 0.1  # seconds that one measurement lasts at least
+LONG = 20.0  # seconds of a first call that need no second one to know that one call is enough for a measurement
 FEWEST_TURNS = 3
 MOST_SECONDS = 120.0  # of a case's turns; begun ones end, and the fewest are always made
 
@@ -100,13 +101,16 @@ class _Entry:
         result = jax.block_until_ready(self.program(*self._arguments(0)))
         self.first_seconds = time.perf_counter() - began
         self._keep_score(result)
-        if self.is_right or self.case.arguments is None:
-            (once, _), self.resident_bytes = memory.peak_of(lambda: self._time(self._arguments(0)))
-            self.calls = max(1, math.ceil(SHORTEST / once))
+        if self.takes_part and self.first_seconds < LONG:
+            self.calls = max(1, math.ceil(SHORTEST / self._time(self._arguments(0))[0]))
 
     def turn(self, repeat: int) -> None:
-        """Measure once."""
-        duration, result = self._time(self._arguments(repeat))
+        """Measure once; the first time also the memory."""
+        measure = lambda: self._time(self._arguments(repeat))  # noqa: E731
+        if repeat == 1:
+            (duration, result), self.resident_bytes = memory.peak_of(measure)
+        else:
+            duration, result = measure()
         self.seconds.append(duration)
         if self.case.arguments is None:
             self._keep_score(result)
@@ -120,6 +124,11 @@ class _Entry:
 
     def _keep_score(self, result: Any) -> None:
         self.scores.append(float(self.contestant.score(result)))
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether its times can count: wrong results are wrong at once where all calls have the same arguments."""
+        return self.error is None and (self.is_right or self.case.arguments is None)
 
     @property
     def is_right(self) -> bool:
@@ -143,7 +152,7 @@ def run_case(case: Case, repeats: int) -> list[dict[str, Any]]:
         if repeat > FEWEST_TURNS and time.perf_counter() - began > MOST_SECONDS:
             break
         for entry in entries:
-            if entry.is_right or (entry.error is None and case.arguments is None):
+            if entry.takes_part:
                 entry.guard(lambda entry=entry, repeat=repeat: entry.turn(repeat))
     return [_row(case, entry, entries[0]) for entry in entries]
 
@@ -157,6 +166,7 @@ def _row(case: Case, entry: _Entry, ours: _Entry) -> dict[str, Any]:
         "variable": case.variable,
         "size": case.size,
         "dtype": case.dtype,
+        "shapes": [list(leaf.shape) for leaf in jax.tree.leaves(case.arguments)],
         "work": case.work,
         "unit": case.unit,
         "flops": case.flops,

@@ -10,7 +10,7 @@ from experiments.errors import UserError
 from experiments.suites import base
 from experiments.suites.options import SCALING, SIZES, Options
 
-LONG = {"ppo", "dqn", "generative", "umap"}  # to compile
+LONG = {"nn", "ppo", "dqn", "generative", "svm", "tsne", "umap"}  # to compile
 
 
 @pytest.fixture

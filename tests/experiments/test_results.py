@@ -51,14 +51,14 @@ def test_the_best_peer_is_the_quickest_that_was_right():
         measurement(case, "quick", 2.0, ours_is_faster_by=[2.0]),
     ]
     rows += [measurement(case, "wrong", 0.1, seconds=[])]
-    assert "| 2.00 (2.00 to 2.00) × quick |" in tables.render(rows)
+    assert "| 2.00 (2.00 to 2.00) times as fast as quick |" in tables.render(rows)
     assert "wrong" not in tables.render(rows)
 
 
 def test_a_suite_is_a_table_with_a_column_for_each_peer():
     rows = [measurement("a", "mathai", 1.0), measurement("a", "peer", 2.0, ours_is_faster_by=[2.0], score=440.0)]
     text = tables.render(rows)
-    assert "| a | 1.00 s | 9.00 s | 2.0 KiB | 2.00 s: 2.00 (2.00 to 2.00) × | 450, 440 |" in text
+    assert "| a | 1.00 s | 9.00 s | 2.0 KiB | 2.00 s: 2.00 (2.00 to 2.00) times | 450, 440 |" in text
     assert "products reached 200 GFLOP/s and copies 30 GB/s (`python -m experiments.benchmark --suite=ppo`)" in text
 
 
@@ -126,10 +126,11 @@ def test_every_recorded_system_has_its_line_and_its_config():
     keys = [(system.name, system.seeds) for system in tables.SYSTEMS]
     assert len(set(keys)) == len(keys)
     recorded = [json.loads(line) for line in (ROOT / "results" / "runs.jsonl").read_text().splitlines()]
+    recorded = [row for row in recorded if row["kind"] != "transcribed_peer"]
     assert {(row["name"], row["seeds"]) for row in recorded} <= set(keys)
 
 
 def test_records_name_no_folder_of_a_machine():
     for path in (ROOT / "results").glob("*.jsonl"):
         for row in map(json.loads, path.read_text().splitlines()):
-            assert not re.search(r"=[/~]", row["command"])
+            assert not re.search(r"=[/~]", row.get("command", ""))
