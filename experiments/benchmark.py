@@ -68,18 +68,28 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     """Run the suites that the flags name."""
     del argv
+    if not FLAGS.suite:
+        raise UserError(f"--suite names no suite; use {', '.join(SUITES)}.")
     for name in FLAGS.suite:
         if name not in SUITES:
             raise UserError(f"suite {name!r} is unknown{did_you_mean(name, SUITES)}; use {', '.join(SUITES)}.")
+    if FLAGS.purejaxrl and not FLAGS.peers:
+        raise UserError("--purejaxrl is a peer; give --peers too.")
     options, before = read_options(), compare.read(FLAGS.compare) if FLAGS.compare else None
     devices.prepare(max(options.seeds) if {"ppo", "svm"} & set(FLAGS.suite) else 1)
     demand_platform(FLAGS.platform)
     if FLAGS.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     suites = [(name, cases) for name in FLAGS.suite if (cases := _cases(name, options)) is not None]
-    given = {name: getattr(options, name) for name in options._fields if name not in ("mnist", "purejaxrl")}
+    if not suites:
+        raise UserError(f"--dtype={FLAGS.dtype} is of suites {', '.join(sorted(TYPED))}; name one of them.")
+    if {"neighbors", "tsne", "umap"} & set(FLAGS.suite):
+        from experiments.suites import reduction
+
+        reduction.check_mnist(options)
+    given = {**options._asdict(), "mnist": options.mnist is not None, "purejaxrl": options.purejaxrl is not None}
     directory = pathlib.Path(FLAGS.out) if FLAGS.out else None
-    bench = Bench(directory, given | {"repeats": FLAGS.repeats}, is_scaling=FLAGS.scaling)
+    bench = Bench(directory, given | {"repeats": FLAGS.repeats}, is_scaling=FLAGS.scaling, purejaxrl=options.purejaxrl)
     try:
         for name, cases in suites:
             bench.run_suite(name, cases, FLAGS.repeats)
@@ -87,7 +97,7 @@ def main(argv: list[str]) -> None:
         kept = f"in {directory / RESULTS}" if directory else "above"
         raise UserError(f"interrupted; what was measured before stands {kept}.") from error
     bench.finish()
-    failed = sum(row["is_ours"] and not row["is_right"] for row in bench.rows)
+    failed = bench.failed + sum(row["is_ours"] and not row["is_right"] for row in bench.rows)
     if failed:
         progress.say("failed", f"{failed} of our own results are wrong or missing, see above")
     slower = before is not None and compare.report(before, bench.rows)
@@ -121,11 +131,17 @@ class Bench:
     """Rows of one call of the program, on the terminal at once and in `results.jsonl` after each case."""
 
     def __init__(
-        self, directory: pathlib.Path | None, given: dict[str, Any] | None = None, *, is_scaling: bool = False
+        self,
+        directory: pathlib.Path | None,
+        given: dict[str, Any] | None = None,
+        *,
+        is_scaling: bool = False,
+        purejaxrl: str | None = None,
     ):
         self.rows: list[dict[str, Any]] = []
+        self.failed = 0  # suites that did not come to their end
         self._directory, self._is_scaling, self._provenance = directory, is_scaling, provenance()
-        self._provenance["versions"] |= peers.versions()
+        self._provenance["versions"] |= peers.versions(purejaxrl)
         self._provenance["flags"] = given or {}
         self._provenance["began"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         if directory is not None:
@@ -137,12 +153,19 @@ class Bench:
         progress.say("suite", f"{name} on {jax.devices()[0].device_kind}, {repeats} turns")
         print(report.header(), flush=True)
         self._peaks = {}
-        for case in cases:
-            found, rows = self._peaks_of(case.dtype), run_case(case, repeats)
-            for row in rows:
-                row |= {"peaks": found._asdict(), **report.fractions(row, found)}
-                print(report.line(row, with_size=self._is_scaling), flush=True)
-            self._keep(name, rows)
+        try:
+            for case in cases:
+                self._run_case(name, case, repeats)
+        except (RuntimeError, MemoryError) as error:  # outside of what a contestant does, as in making its data
+            self.failed += 1
+            progress.say("failed", f"suite {name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+    def _run_case(self, suite: str, case: Case, repeats: int) -> None:
+        found, rows = self._peaks_of(case.dtype), run_case(case, repeats)
+        for row in rows:
+            row |= {"peaks": found._asdict(), **report.fractions(row, found)}
+            print(report.line(row), flush=True)
+        self._keep(suite, rows)
 
     def finish(self) -> None:
         """Say how cost grows, draw, and say what was written."""

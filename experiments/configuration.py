@@ -194,7 +194,13 @@ def command(argv: Sequence[str]) -> str:
     >>> command(["/x/experiments/train.py", "--config=configs/a.py", "--workdir=runs/a", "--config.data.directory=/x"])
     'python -m experiments.train --config=configs/a.py --config.data.directory=DIR'
     """
-    program, *given = argv
+    program, *words = argv
+    given: list[str] = []
+    for word in words:  # `--flag value` is `--flag=value`
+        if given and not word.startswith("-") and "=" not in given[-1]:
+            given[-1] += f"={word}"
+        else:
+            given.append(word)
     left_out = ("--workdir", "--out", "--overwrite", "--compare")
     kept = [flag for flag in given if not flag.startswith(left_out)]
     kept = [re.sub(r"^(--[\w.]+)=[/~].*$", r"\1=DIR", flag) for flag in kept]

@@ -13,6 +13,8 @@ import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from experiments.configuration import num_cores
+
 AXIS = "seeds"
 SPARE_THREADS = 16
 
@@ -25,12 +27,12 @@ def prepare(num_programs: int) -> None:
     devices share one pool, and jaxlib's batched LAPACK calls (seen with 0.10.2: QR, of initial weights) wait in it for
     others of its threads. Where all of them wait, nothing ever ends; the more threads, the more such calls it takes.
     """
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("NPROC", str(num_cores + SPARE_THREADS))
+    cores = num_cores()
+    os.environ.setdefault("NPROC", str(cores + SPARE_THREADS))
     is_set = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not is_set and min(num_cores, num_programs) > 1:
+    if not is_set and min(cores, num_programs) > 1:
         with contextlib.suppress(RuntimeError):  # JAX has begun to compute: its devices stay as they are
-            jax.config.update("jax_num_cpu_devices", min(num_cores, num_programs))
+            jax.config.update("jax_num_cpu_devices", min(cores, num_programs))
 
 
 def over_seeds(function: Callable[..., PyTree], num_seeds: int) -> Callable[..., PyTree]:

@@ -101,7 +101,7 @@ def measure(
     """How well an embedding keeps neighbours and classes; what the points are too few for is left out."""
     some = np.random.default_rng(0).permutation(len(Y))[:MOST_MEASURED]
     x, y = jnp.asarray(X)[some], jnp.asarray(Y)[some]
-    found = {"points_measured": len(some)}
+    found: dict[str, float] = {"points": len(Y), "points_measured": len(some)}
     if len(some) > 30:
         found["trustworthiness"] = float(trustworthiness(x, y, 15))
     if len(some) > NUM_VOTES:
@@ -116,10 +116,10 @@ def measure(
 def describe(measures: dict[str, float]) -> str:
     """Say measures in one line.
 
-    >>> describe({"points_measured": 20_000, "trustworthiness": 0.98})
-    'trustworthiness 0.9800 (of 20000 points)'
+    >>> describe({"points": 60_000, "points_measured": 10_000, "trustworthiness": 0.98})
+    'trustworthiness 0.9800 (of 10000 points)'
     """
-    of = f" (of {measures['points_measured']} points)" if measures["points_measured"] >= MOST_MEASURED else ""
+    of = f" (of {measures['points_measured']} points)" if measures["points_measured"] < measures["points"] else ""
     forms = {
         "trustworthiness": f"trustworthiness {{:.4f}}{of}",
         "neighbor_recall": f"neighbour recall {{:.3f}}{of}",

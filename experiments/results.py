@@ -44,8 +44,13 @@ def main(argv: list[str]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         with (directory / RUNS).open("a") as file:
             file.write(json_line(row))
-        progress.say("recorded", f"{workdir}: {row['name']}, {row['seeds']} seeds")
-    readme.write_text(replaced(readme.read_text(), section(directory)))
+        shown = any((row["name"], row["seeds"]) == (system.name, system.seeds) for system in tables.SYSTEMS)
+        note = "" if shown else "; the table of systems has no line for it"
+        progress.say("recorded", f"{workdir}: {row['name']}, {row['seeds']} seeds{note}")
+    try:
+        readme.write_text(replaced(readme.read_text(), section(directory)))
+    except OSError as error:
+        raise UserError(f"--readme={readme} cannot be read or written: {error.strerror}.") from error
     progress.say("wrote", f"the results section of {readme}")
 
 
@@ -85,7 +90,7 @@ def name_of(command: str) -> str:
     'mlp_digits*'
     """
     words = shlex.split(command)
-    path = next(word for word in words if word.startswith("--config="))
+    path = next((word for word in words if word.startswith("--config=")), "")
     changed = any(re.match(r"--config\.(?!data\.directory=)", word) for word in words)
     return pathlib.Path(path.partition("=")[2]).stem + "*" * changed
 
@@ -94,7 +99,7 @@ def section(directory: pathlib.Path) -> str:
     """Return the section that the records of a folder give.
 
     Raises:
-      UserError: a record cannot be read.
+      UserError: there is no record, or one cannot be read.
     """
     rows = []
     for path in sorted(directory.glob("*.jsonl")):
@@ -103,6 +108,8 @@ def section(directory: pathlib.Path) -> str:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}, line {number} is no JSON: {error}.") from error
+    if not rows:
+        raise UserError(f"--directory={directory} holds no record (*.jsonl); nothing was written.")
     return tables.render(rows)
 
 

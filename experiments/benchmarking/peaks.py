@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 LONG_ENOUGH = 0.03  # seconds of one call, so that neither its start nor a cache decides
-MOST_BYTES = 2**30  # of an array
+MOST_ROWS, MOST_BYTES = 32_768, 2**30  # of a matrix, of an array
 CALLS = 5
 
 
@@ -20,7 +20,7 @@ class Peaks(NamedTuple):
       dtype: of the numbers.
       flops_per_second: of a square matrix product at JAX's default precision, one multiplication and one addition
         counted as two.
-      bytes_per_second: read and written by the scaling of an array, whichever of a few sizes was fastest.
+      bytes_per_second: read and written where an array is scaled in place, so that no new memory has to be made.
       matrix_size: rows of the matrix.
       array_bytes: size of the array.
     """
@@ -34,26 +34,26 @@ class Peaks(NamedTuple):
 
 def measure(dtype: str = "float32", *, long_enough: float = LONG_ENOUGH) -> Peaks:
     """Measure both peaks of the first device; sizes double until a call takes `long_enough` seconds."""
-    size, rate, longest = 256, 0.0, 0.0
-    while longest < long_enough and size <= 32_768:
+    size, seconds = 256, 0.0
+    while seconds < long_enough and size <= MOST_ROWS:
         matrix = jax.random.normal(jax.random.key(0), (size, size), dtype)
-        longest = _fastest(jax.jit(lambda x: x @ x), matrix)
-        rate = max(rate, 2 * size**3 / longest)
+        seconds = _median(jax.jit(lambda x: x @ x), matrix)
         size *= 2
-    count, speed, longest = 2**22, 0.0, 0.0
-    while longest < long_enough and count * jnp.dtype(dtype).itemsize <= MOST_BYTES:
-        array = jnp.ones(count, dtype)
-        longest = _fastest(jax.jit(lambda x: 2 * x), array)
-        speed = max(speed, 2 * array.nbytes / longest)
+    rate, count, seconds = 2 * (size // 2) ** 3 / seconds, 2**22, 0.0
+    while seconds < long_enough and count * jnp.dtype(dtype).itemsize <= MOST_BYTES:
+        scale = jax.jit(lambda x: -x, donate_argnums=0)
+        seconds = _median(scale, jnp.ones(count, dtype), is_in_place=True)
         count *= 2
-    return Peaks(dtype, rate, speed, size // 2, array.nbytes)
+    nbytes = (count // 2) * jnp.dtype(dtype).itemsize
+    return Peaks(dtype, rate, 2 * nbytes / seconds, size // 2, nbytes)
 
 
-def _fastest(program: Callable[[jax.Array], jax.Array], argument: jax.Array) -> float:
+def _median(program: Callable[[jax.Array], jax.Array], argument: jax.Array, *, is_in_place: bool = False) -> float:
     """Seconds of the median of a few calls after two of warm-up: a peak that is held, not a lucky moment."""
     seconds = []
     for _ in range(CALLS + 2):
         began = time.perf_counter()
-        jax.block_until_ready(program(argument))
+        result = jax.block_until_ready(program(argument))
         seconds.append(time.perf_counter() - began)
+        argument = result if is_in_place else argument
     return statistics.median(seconds[2:])

@@ -113,7 +113,7 @@ def ratios(directory: pathlib.Path, rows: Sequence[dict[str, Any]]) -> pathlib.P
         panel.xaxis.set_minor_formatter(NullFormatter())
         panel.set_ylim(-0.7, len(shown) - 0.3)
         panel.set_yticks(places, [f"{row['suite']}: {row['case']}, {row['contestant']}" for row in shown], fontsize=7)
-        panel.set_xlabel("time of the peer / time of ours (to the right of 1 ours is faster; lines: 95 % intervals)")
+        panel.set_xlabel("time of the peer / time of ours (to the right of 1 ours is faster; lines hold the median)")
         left = f"; {left_out} more in results.jsonl" if left_out else ""
         panel.set_title(f"beside peers on {_device(rows)}{left}", fontsize=10)
         panel.grid(alpha=0.3, axis="x", which="both", linewidth=0.5)

@@ -1,5 +1,6 @@
 """What a row of the benchmark says on the terminal, and how near it comes to what the device can do."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -8,13 +9,11 @@ import numpy as np
 
 from experiments.benchmarking.peaks import Peaks
 
-RESAMPLES = 2000
-
 
 def fractions(row: dict[str, Any], peaks: Peaks) -> dict[str, float]:
     """Return which part of the peaks a row reaches: `gemm_fraction` of products, `copy_fraction` of bytes.
 
-    Above 1 the formula's compulsory traffic stays in a cache that the copy was too large for.
+    Above 1 the work stays in a cache that the copied array was too large for.
     """
     found, seconds = {}, row.get("median_seconds")
     if seconds and row["flops"]:
@@ -25,15 +24,21 @@ def fractions(row: dict[str, Any], peaks: Peaks) -> dict[str, float]:
 
 
 def median_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of the median.
+    """The narrowest interval between ordered values that holds the median with this confidence, whatever their law.
 
-    >>> median_interval([2.0, 2.0, 2.0])
-    (2.0, 2.0)
+    The k-th smallest and the k-th largest of n hold it unless fewer than k values fall on one side, P = 2 Σ_{i<k}
+    (n over i) / 2ⁿ. Of fewer than six values it is the whole range, whose confidence is 1 − 2^{1−n}: 94 % of five, 75 %
+    of three.
+
+    >>> median_interval([3.0, 1.0, 2.0])
+    (1.0, 3.0)
+    >>> median_interval(range(9))
+    (1.0, 7.0)
     """
-    values = np.asarray(values, float)
-    drawn = values[np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))]
-    low, high = np.quantile(np.median(drawn, axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    ordered, count, cut = sorted(map(float, values)), len(values), 0
+    while 2 * sum(math.comb(count, i) for i in range(cut + 2)) / 2**count <= 1 - confidence:
+        cut += 1
+    return ordered[cut], ordered[-1 - cut]
 
 
 def header() -> str:
@@ -44,13 +49,10 @@ def header() -> str:
     )
 
 
-def line(row: dict[str, Any], *, with_size: bool = False) -> str:
-    """Return one row of the table; with the size that a case's name may leave out."""
-    name = row["case"]
-    if with_size and row["variable"] and f"{row['size']}" not in name:
-        name += f", {row['size']:,} {row['variable']}"
+def line(row: dict[str, Any]) -> str:
+    """Return one row of the table."""
     score = "" if row["score"] is None else f"{row['score']:.4g}"
-    text = f"{name:<40} {row['contestant']:<16} {score:>7} "
+    text = f"{row['case']:<40} {row['contestant']:<16} {score:>7} "
     if row["error"]:
         return f"{text}failed: {row['error']}"
     if not row["is_right"]:

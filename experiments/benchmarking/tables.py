@@ -76,10 +76,14 @@ SYSTEMS = (
         ("pca", "PCA, 1797 x 64"),
     ),
     System(
-        "t-SNE of 8 × 8 digits", "tsne_digits", {"kl_divergence": "KL {}", **NEIGHBORS}, 1, ("tsne", "t-SNE, 1797 x 64")
+        "t-SNE of 8 × 8 digits",
+        "tsne_digits",
+        {"kl_divergence": "KL {}", **NEIGHBORS},
+        1,
+        ("tsne", "t-SNE, digits, 1797 x 64"),
     ),
     System("t-SNE of MNIST, 60,000 images", "tsne_mnist", {"kl_divergence": "KL {}", **NEIGHBORS}),
-    System("UMAP of 8 × 8 digits", "umap_digits", NEIGHBORS, 1, ("umap", "UMAP, 1797 x 64")),
+    System("UMAP of 8 × 8 digits", "umap_digits", NEIGHBORS, 1, ("umap", "UMAP, digits, 1797 x 64")),
     System("UMAP of MNIST, 60,000 images", "umap_mnist", NEIGHBORS),
 )
 SUITES = {
@@ -110,24 +114,41 @@ FORMULAS = {"nn", "losses"}  # whose gradients stand in the row of their formula
 
 
 def render(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the section that records give: the last record of each thing counts."""
+    """Return the section that records give: the last record of each thing on each machine counts."""
     measured = {_key(row): row for row in rows if row.get("kind") == "measurement" and row["seconds"]}
     runs = {
         (row["name"], row["seeds"], _machine(row)): row for row in rows if row.get("kind") in ("run", "transcribed")
     }
     peers = {row["name"]: row["peer"] for row in rows if row.get("kind") == "transcribed_peer"}
     parts = [_systems(runs, list(measured.values()), peers)]
-    for suite, title in SUITES.items():
-        mine = [row for row in measured.values() if row["suite"] == suite]
-        if mine:
-            command = mine[-1]["command"]
-            table = _formulas(mine) if suite in FORMULAS else _cases(suite, mine)
-            parts.append(f"**{title}**, on {_machine(mine[-1])}, {_peaks(mine)} (`{command}`):\n\n{table}")
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in measured.values():
+        groups.setdefault((row["suite"], row["dtype"], _machine(row)), []).append(row)
+    for suite in SUITES:
+        for (name, dtype, machine), mine in groups.items():
+            if name == suite:
+                parts.append(f"{_caption(suite, dtype, machine, mine)}\n\n{_tables(suite, mine)}")
     return "\n\n".join(parts)
 
 
+def _caption(suite: str, dtype: str, machine: str, rows: Sequence[dict[str, Any]]) -> str:
+    commands = " and ".join(f"`{command}`" for command in dict.fromkeys(row["command"] for row in rows))
+    kind = "" if dtype == "float32" else f" in {dtype}"
+    return f"**{SUITES[suite]}**{kind}, on {machine}, {_peaks(rows)} ({commands}):"
+
+
+def _tables(suite: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Formulas with their gradients, and whatever else is a case of its own."""
+    if suite not in FORMULAS:
+        return _cases(suite, rows)
+    formulas = [row for row in rows if row["unit"] == "elements"]
+    others = [row for row in rows if row["unit"] != "elements"]
+    return "\n\n".join([_formulas(formulas)] * bool(formulas) + [_cases("", others)] * bool(others))
+
+
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("suite", "case", "contestant", "dtype", "size"))
+    names = ("suite", "case", "contestant", "dtype", "size", "work")
+    return (*(row[name] for name in names), _machine(row))
 
 
 def _systems(
@@ -135,7 +156,12 @@ def _systems(
 ) -> str:
     head = ["system", "score", "time + compilation", "beside the best peer", "device", "flags of `experiments.train`"]
     lines = [
-        _system(system, row, machine, _best_peer(measured, system.peer) if system.peer else peers.get(system.name, ""))
+        _system(
+            system,
+            row,
+            machine,
+            _best_peer(measured, system.peer, machine) if system.peer else peers.get(system.name, ""),
+        )
         for system in SYSTEMS
         for (name, seeds, machine), row in runs.items()
         if (name, seeds) == (system.name, system.seeds)
@@ -172,9 +198,10 @@ def _score(system: System, row: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _best_peer(measured: Sequence[dict[str, Any]], peer: tuple[str, str]) -> str:
-    """How many times as fast ours is as the quickest peer that is right."""
-    rows = [row for row in measured if (row["suite"], row["case"]) == peer and row.get("ours_is_faster_by")]
+def _best_peer(measured: Sequence[dict[str, Any]], peer: tuple[str, str], machine: str) -> str:
+    """How many times as fast ours is as the quickest peer that is right, on the same machine."""
+    rows = [row for row in measured if (row["suite"], row["case"], _machine(row)) == (*peer, machine)]
+    rows = [row for row in rows if row.get("ours_is_faster_by")]
     if not rows:
         return ""
     best = min(rows, key=lambda row: row["median_seconds"])
@@ -212,13 +239,13 @@ def _median_ratio(row: dict[str, Any]) -> str:
 
 
 def _cases(suite: str, rows: Sequence[dict[str, Any]]) -> str:
-    """One line for each case, a column for each peer."""
+    """One line for each case, a column for each peer; of cases of one name, as with more steps, one for each."""
     peers = list(dict.fromkeys(row["contestant"] for row in rows if row["contestant"] != "mathai"))
     head = ["work", "ours", "first call", "memory", *peers]
     head += [f"{SCORES[suite]}: ours, {', '.join(peers)}" if peers else SCORES[suite]] if suite in SCORES else []
     lines = []
-    for case in dict.fromkeys(row["case"] for row in rows):
-        found = {row["contestant"]: row for row in rows if row["case"] == case}
+    for case, work in dict.fromkeys((row["case"], row["work"]) for row in rows):
+        found = {row["contestant"]: row for row in rows if (row["case"], row["work"]) == (case, work)}
         ours = found.get("mathai")
         if ours is None:
             continue

@@ -40,7 +40,8 @@ def _count_equation(equation: Any) -> float:
     if name == "conv_general_dilated":
         kernel = equation.invars[1].aval
         outputs = kernel.shape[parameters["dimension_numbers"].rhs_spec[0]]
-        return 2.0 * equation.outvars[0].aval.size * kernel.size / outputs
+        zeros = math.prod(parameters["lhs_dilation"])  # between the inputs, as gradients of strides have them
+        return 2.0 * equation.outvars[0].aval.size * kernel.size / outputs / zeros
     inner = [_count(jaxpr) for jaxpr in _inner(parameters)]
     if name == "scan":
         return parameters["length"] * sum(inner)

@@ -26,7 +26,7 @@ LEAST_DIGITS = {"float64": 10.0, "float32": 4.0, "float16": 1.5, "bfloat16": 1.0
 def cases(options: Options) -> Iterator[Case]:
     """Every length, forward and then with its gradient."""
     if options.with_peers and not pytorch.is_here():
-        progress.say("peer", "PyTorch is not installed")
+        progress.say("peer", "PyTorch is not installed, or not for this device")
     for length in options.tokens:
         keys = jax.random.split(jax.random.key(length), 4)
         shape = 1, length, NUM_HEADS, NUM_FEATURES
@@ -66,7 +66,7 @@ def _peers(arguments: tuple[jax.Array, ...], digits: Any, gradient: bool) -> lis
         theirs = _torch_gradient if gradient else _torch_attention
         found.append(
             Contestant(
-                "PyTorch",
+                pytorch.NAME,
                 pytorch.program(theirs, arguments, needs_gradient=gradient),
                 lambda result: digits(pytorch.as_numpy(result)),
                 compiles=False,

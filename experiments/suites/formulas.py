@@ -15,6 +15,7 @@ import numpy as np
 from experiments.benchmarking import work
 from experiments.peers import pytorch
 from experiments.suites.base import Case, Contestant
+from experiments.suites.options import Options
 
 LEAST_DIGITS = {"float64": 12.0, "float32": 5.0, "float16": 2.0, "bfloat16": 1.3}  # of the largest error
 
@@ -42,14 +43,15 @@ class Formula(NamedTuple):
     torch: Callable[..., Any] | None = None
 
 
-def cases_of(formula: Formula, num_elements: int, *, with_peers: bool) -> list[Case]:
+def cases_of(formula: Formula, num_elements: int, options: Options) -> list[Case]:
     """The formula forward, and with its gradient, for which twice the operations are added."""
-    forward = _case(formula, "", lambda f: f, formula.arguments, formula.operations, num_elements, with_peers)
+    forward = _case(formula, "", lambda f: f, formula.arguments, formula.operations, options.with_peers)
     arguments = (*formula.arguments, formula.cotangent)
-    operations = 3 * formula.operations
+    gradient = _case(formula, ", gradient", _with_gradient, arguments, 3 * formula.operations, options.with_peers)
+    size = f", {num_elements} elements" if len(options.elements) > 1 else ""
     return [
-        forward,
-        _case(formula, ", gradient", _with_gradient, arguments, operations, num_elements, with_peers),
+        case._replace(name=case.name + size, family=case.name, variable="elements", size=num_elements)
+        for case in (forward, gradient)
     ]
 
 
@@ -59,7 +61,6 @@ def _case(
     transform: Callable[[Callable[..., jax.Array]], Callable[..., Any]],
     arguments: tuple[jax.Array, ...],
     operations: float,
-    num_elements: int,
     with_peers: bool,
 ) -> Case:
     reference = transform(list(formula.peers.values())[-1])
@@ -76,7 +77,7 @@ def _case(
             theirs = pytorch.with_gradient(formula.torch) if suffix else formula.torch
             program = pytorch.program(theirs, arguments, needs_gradient=bool(suffix))
             contestants.append(
-                Contestant("PyTorch", program, lambda result: score(pytorch.as_numpy(result)), compiles=False)
+                Contestant(pytorch.NAME, program, lambda result: score(pytorch.as_numpy(result)), compiles=False)
             )
     return Case(
         formula.name + suffix,
@@ -88,8 +89,6 @@ def _case(
         flops=operations * first.size,
         bytes=work.traffic(transform(formula.ours), *arguments),
         dtype=first.dtype.name,
-        variable="elements",
-        size=num_elements,
     )
 
 
@@ -103,9 +102,14 @@ def _with_gradient(f: Callable[..., jax.Array]) -> Callable[..., Any]:
 
 
 def in_float64(program: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Run a program on its arguments in float64."""
-    with jax.enable_x64(True):
-        wide = [a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a for a in arguments]
+    """Run a program on its arguments in float64, on the host where JAX can: a TPU has no float64 of its own."""
+    try:
+        host = jax.devices("cpu")[0]
+    except RuntimeError:
+        host = jax.devices()[0]
+    with jax.enable_x64(True), jax.default_device(host):
+        given = [np.asarray(a) for a in arguments]
+        wide = [a.astype(np.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a for a in given]
         return jax.tree.map(np.asarray, jax.jit(program)(*wide))
 
 

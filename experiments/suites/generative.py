@@ -43,12 +43,13 @@ def _case(name: str, shape: tuple[int, ...], config: diffusion.Config, num_image
         return diffusion.sample(key, config, shape, state, num_images)
 
     return Case(
-        name,
+        f"{name}, {num_images} images",
         [Contestant("mathai", draw, functools.partial(_digits, _mean(config)))],
         num_images,
         "images",
         1.0 if num_images >= 100 else 0.5,  # of the mean of all pixels, which few images know less well
         flops=work.products(draw, jax.random.key(0)),
+        family=name,
         variable="images",
         size=num_images,
     )

@@ -20,10 +20,10 @@ CLASSES = (10, 1024)
 def cases(options: Options) -> Iterator[Case]:
     """Every loss forward, and forward with its gradient, on so many elements."""
     if options.with_peers and not pytorch.is_here():
-        progress.say("peer", "PyTorch is not installed")
+        progress.say("peer", "PyTorch is not installed, or not for this device")
     for num_elements in options.elements:
         for formula in _formulas(num_elements, options.dtype):
-            yield from cases_of(formula, num_elements, with_peers=options.with_peers)
+            yield from cases_of(formula, num_elements, options)
 
 
 def _formulas(num_elements: int, dtype: str) -> Iterator[Formula]:

@@ -39,10 +39,10 @@ ELEMENTWISE = {  # operations per element, and PyTorch's name
 def cases(options: Options) -> Iterator[Case]:
     """Every formula forward, and forward with its gradient, on so many elements; then training."""
     if options.with_peers and not pytorch.is_here():
-        progress.say("peer", "PyTorch is not installed")
+        progress.say("peer", "PyTorch is not installed, or not for this device")
     for num_elements in options.elements:
         for formula in _formulas(num_elements, options.dtype):
-            yield from cases_of(formula, num_elements, with_peers=options.with_peers)
+            yield from cases_of(formula, num_elements, options)
     if options.dtype == "float32":
         yield _training(options.with_peers)
 
@@ -144,8 +144,8 @@ def _training(with_peers: bool) -> Case:
     if with_peers:
         contestants.append(Contestant("flax, optax", functools.partial(_train_flax, batch), _has_learned))
         if pytorch.is_here():
-            program = functools.partial(_train_torch, pytorch.as_tensor(batch.inputs), pytorch.as_tensor(batch.labels))
-            contestants.append(Contestant("PyTorch", program, _has_learned, compiles=False))
+            program = functools.partial(_train_torch, functools.cache(lambda: [*map(pytorch.as_tensor, batch)]))
+            contestants.append(Contestant(pytorch.NAME, program, _has_learned, compiles=False))
     flops = work.products(ours, jax.random.key(0))
     return Case("mlp training", contestants, TRAINING_STEPS, "steps", 1.0, flops=flops)
 
@@ -170,10 +170,11 @@ def _train_flax(batch: Examples, key: jax.Array) -> jax.Array:
     return jax.lax.scan(update, (params, optimizer.init(params)), length=TRAINING_STEPS)[1]["loss"]
 
 
-def _train_torch(inputs: Any, labels: Any, key: jax.Array) -> Any:
+def _train_torch(tensors: Callable[[], list[Any]], key: jax.Array) -> Any:
     """The same network under Adam, fused where PyTorch offers it."""
     import torch
 
+    inputs, labels = tensors()
     torch.manual_seed(int(key[-1]))
     layers = [torch.nn.Linear(a, b) for a, b in ((784, 512), (512, 512), (512, 10))]
     model = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1], torch.nn.ReLU(), layers[2]).to(inputs.device)

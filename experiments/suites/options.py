@@ -12,7 +12,8 @@ class Options(NamedTuple):
       elements: numbers that a formula of suites nn and losses works on.
       tokens: lengths of suite attention.
       images: samples that suite generative draws.
-      env_steps: environment steps of one run of suites ppo and dqn.
+      env_steps: environment steps of one run of suites ppo and dqn; of several numbers of environments, each makes
+        as many updates as the first does in so many steps.
       environments: environments of a learner of suite ppo, beside each other.
       seeds: seeds of programs of suite ppo that train several; one that trains a single one there is in any case.
       examples: examples of the fits of suite svm.
@@ -75,12 +76,12 @@ SCALING: dict[str, dict[str, Any]] = {
         "elements": (2**16, 2**18, 2**20, 2**22),
         "tokens": (256, 512, 1024, 2048, 4096),
         "images": (25, 50, 100, 200),
-        "env_steps": 20_000,
+        "env_steps": 51_200,
         "environments": (4, 16, 64, 256),
         "seeds": (1, 2, 4, 8, 16),
         "examples": (1000, 2000, 4000, 8000),
         "rows": (10_000, 30_000, 100_000, 300_000),
-        "points": (1000, 2000, 4000, 8000),
+        "points": (2000, 4000, 8000),
     },
     "large": {
         "elements": (2**20, 2**22, 2**24, 2**26),
@@ -91,6 +92,6 @@ SCALING: dict[str, dict[str, Any]] = {
         "seeds": (1, 4, 16, 64, 256),
         "examples": (2000, 4000, 8000, 16_000, 32_000),
         "rows": (100_000, 300_000, 1_000_000, 3_000_000),
-        "points": (2000, 4000, 8000, 16_000, 32_000, 64_000),
+        "points": (2000, 4000, 8000, 16_000, 32_000, 60_000),
     },
 }

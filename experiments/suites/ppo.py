@@ -19,6 +19,8 @@ BREAKOUT = {
     "learning_rate": 5e-3,
     "activation": "relu",
 }
+# Steps: the least returns on CartPole-v1 and on Breakout; random policies have about 22 and 0.4.
+LEAST = {500_000: (400.0, 5.0), 100_000: (60.0, 1.0), 0: (0.0, 0.0)}
 
 
 def cases(options: Options) -> list[Case]:
@@ -26,17 +28,16 @@ def cases(options: Options) -> list[Case]:
     checkout = pathlib.Path(options.purejaxrl) if options.with_peers and options.purejaxrl else None
     if options.with_peers and checkout is None:
         progress.say("peer", "PureJaxRL is not given; name a checkout of it with --purejaxrl=DIR")
-    steps, is_whole = options.env_steps, options.env_steps >= 500_000
-    cases = []
+    steps, cases = options.env_steps, []
+    least, least_of_breakout = next(bars for most, bars in LEAST.items() if steps >= most)
     for num_envs in options.environments:
-        config = ppo.Config(num_envs=num_envs, total_env_steps=max(steps, num_envs * 128))
-        least = 400.0 if is_whole and num_envs == 4 else 0.0
-        cases.append(_case("CartPole-v1", config, checkout, 1, least, "environments"))
+        total = max(steps * num_envs // options.environments[0], num_envs * 128)
+        config = ppo.Config(num_envs=num_envs, total_env_steps=total)
+        cases.append(_case("CartPole-v1", config, checkout, 1, least if num_envs == 4 else 0.0, "environments"))
     config = ppo.Config(total_env_steps=steps)
-    least = 400.0 if is_whole else 0.0
     cases += [_case("CartPole-v1", config, checkout, seeds, least, "seeds") for seeds in options.seeds]
     breakout = ppo.Config(total_env_steps=max(steps, 2 * 64 * 128), **BREAKOUT)
-    return [*cases, _case("Breakout-MinAtar", breakout, checkout, 1, 5.0 if is_whole else 0.0, "")]
+    return [*cases, _case("Breakout-MinAtar", breakout, checkout, 1, least_of_breakout, "")]
 
 
 def _case(

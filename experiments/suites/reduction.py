@@ -8,7 +8,6 @@ neighbours included. Operations of t-SNE and UMAP are those of the neighbours' p
 in UMAP of its pushes too; how pushes of t-SNE are summed is each method's own affair.
 """
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,11 +18,13 @@ from sklearn import datasets, decomposition, manifold
 from sklearn import neighbors as sklearn_neighbors
 
 from experiments import data, progress
+from experiments.configuration import num_cores
+from experiments.errors import UserError
 from experiments.suites.base import Case, Contestant
 from experiments.suites.options import Options
 from mathai.reduction import neighbors, pca, tsne, umap
 
-NUM_JOBS = len(os.sched_getaffinity(0))
+NUM_JOBS = num_cores()
 NUM_DIGITS = 1797
 PERPLEXITY, NUM_NEIGHBORS = 30.0, 90
 MOST_SCORED, LEAST_TRUST = 5000, 93.0  # points of which trustworthiness is measured, and the least percent of it
@@ -34,16 +35,16 @@ FEATURES = {1797: 64, 60_000: 784}  # of matrices of so many rows; others have 1
 
 
 def pca_cases(options: Options) -> Iterator[Case]:
-    """All components of matrices of so many rows; the score is the digits of the largest variance."""
+    """All components of matrices of so many rows; the score is the digits of the worst variance, of the largest."""
     for n in options.rows:
         d = FEATURES.get(n, 100)
         X = np.random.default_rng(0).normal(size=(n, d)).astype(np.float32) * np.geomspace(1, 0.1, d, dtype=np.float32)
         X = datasets.load_digits().data.astype(np.float32) if n == NUM_DIGITS else X
         scatter = sum(part.T @ part for part in np.array_split((X - X.mean(0)).astype(np.float64), 50))
-        exact = np.linalg.eigvalsh(scatter / (n - 1))[-1]
+        exact = np.linalg.eigvalsh(scatter / (n - 1))[::-1]
 
         def digits(variances, exact=exact):
-            return float(-np.log10(abs(float(variances[0]) / exact - 1) + 1e-16))
+            return float(-np.log10(np.max(np.abs(np.asarray(variances) - exact)) / exact[0] + 1e-16))
 
         on_device = jnp.asarray(X)
         ours = Contestant("mathai", lambda X=on_device: pca.fit(X).explained_variance, digits, compiles=False)
@@ -69,6 +70,7 @@ def neighbors_cases(options: Options) -> Iterator[Case]:
     """The 90 nearest of each point; the score is the part of distances that agree with float64."""
     for n in options.points:
         X = _points(n, options.mnist)
+        on_device = jnp.asarray(X)
         some = np.arange(0, n, max(1, n // 200))
         squares = ((X[some, None].astype(np.float64) - X[None]) ** 2).sum(-1) if n <= 2000 else _squares(X[some], X)
         squares[np.arange(len(some)), some] = np.inf
@@ -82,10 +84,12 @@ def neighbors_cases(options: Options) -> Iterator[Case]:
             return search.fit(X).kneighbors()[0]
 
         contestants = [
-            Contestant("mathai", lambda X=X: neighbors.k_nearest(X, NUM_NEIGHBORS)[1], agreement, compiles=False),
+            Contestant(
+                "mathai", lambda X=on_device: neighbors.k_nearest(X, NUM_NEIGHBORS)[1], agreement, compiles=False
+            ),
             Contestant("scikit-learn", peer, agreement, compiles=False),
         ]
-        name = f"{NUM_NEIGHBORS} neighbours, {n} x {X.shape[1]}"
+        name = f"{NUM_NEIGHBORS} neighbours, {_describe(X, options)}"
         yield Case(
             name,
             contestants if options.with_peers else contestants[:1],
@@ -105,17 +109,20 @@ def tsne_cases(options: Options) -> Iterator[Case]:
     """Embeddings in the plane with perplexity 30, from the data to the end."""
     for n in options.points:
         X = _points(n, options.mnist)
+        on_device = jnp.asarray(X)
         P = _joint(X)
 
         def score(Y, P=P):
             return -divergence(P, np.asarray(Y, np.float64))
 
-        contestants = [Contestant("mathai", lambda X=X: tsne.embed(jax.random.key(0), X).Y, score, compiles=False)]
+        contestants = [
+            Contestant("mathai", lambda X=on_device: tsne.embed(jax.random.key(0), X).Y, score, compiles=False)
+        ]
         if options.with_peers:
             contestants += _peers(X, score)
         pulls = TSNE_ITERATIONS * 2 * NUM_NEIGHBORS * n
         yield Case(
-            f"t-SNE, {n} x {X.shape[1]}",
+            f"t-SNE, {_describe(X, options)}",
             contestants,
             n,
             "examples",
@@ -132,17 +139,20 @@ def umap_cases(options: Options) -> Iterator[Case]:
     """Embeddings in the plane with 15 neighbours, from the data to the end; umap-learn with a seed up to 10 000."""
     for n in options.points:
         X = _points(n, options.mnist)
+        on_device = jnp.asarray(X)
         some = np.random.default_rng(0).permutation(n)[:MOST_SCORED]
 
         def score(Y, X=X, some=some):
             return 100 * float(manifold.trustworthiness(X[some], np.asarray(Y)[some], n_neighbors=15))
 
-        contestants = [Contestant("mathai", lambda X=X: umap.embed(jax.random.key(0), X).Y, score, compiles=False)]
+        contestants = [
+            Contestant("mathai", lambda X=on_device: umap.embed(jax.random.key(0), X).Y, score, compiles=False)
+        ]
         if options.with_peers:
             contestants += _umap_learn(X, score)
         epochs = 500 if n <= 10_000 else 200
         yield Case(
-            f"UMAP, {n} x {X.shape[1]}",
+            f"UMAP, {_describe(X, options)}",
             contestants,
             n,
             "examples",
@@ -206,6 +216,24 @@ def _peers(X: np.ndarray, score: Any) -> list[Contestant]:
         return np.asarray(model.fit(X))
 
     return [*found, Contestant("openTSNE", interpolated, score, compiles=False)]
+
+
+def _describe(X: np.ndarray, options: Options) -> str:
+    """Which points they are, and how many."""
+    data = "digits" if len(X) <= NUM_DIGITS else "Gaussians" if options.mnist is None else "MNIST"
+    return f"{data}, {len(X)} x {X.shape[1]}"
+
+
+def check_mnist(options: Options) -> None:
+    """Raise a `UserError` where MNIST is asked for and not there, or has fewer images than points are asked for."""
+    if options.mnist is None:
+        return
+    try:
+        found = len(data.load({**data.DEFAULTS, "name": "mnist", "directory": options.mnist}).train.labels)
+    except UserError as error:
+        raise UserError(f"--mnist={options.mnist}: {error}") from error
+    if max(options.points) > found:
+        raise UserError(f"--points={max(options.points)} are more than the {found} images that MNIST has.")
 
 
 def _points(n: int, mnist: str | None) -> np.ndarray:

@@ -8,7 +8,6 @@ affair.
 """
 
 import functools
-import os
 from collections.abc import Iterator
 
 import jax
@@ -18,6 +17,7 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from experiments.configuration import num_cores
 from experiments.suites.base import Case, Contestant
 from experiments.suites.options import Options
 from mathai.kernel import svm
@@ -59,7 +59,7 @@ def _grid(name: str) -> Case:
             SVC(),
             {"C": prices, "gamma": gammas},
             cv=PredefinedSplit(folds),
-            n_jobs=len(os.sched_getaffinity(0)),
+            n_jobs=num_cores(),
             refit=False,
         )
         return search.fit(X, y).cv_results_["mean_test_score"].reshape(side, side, 1)

@@ -52,9 +52,9 @@ def test_every_suite_runs_and_is_right(run_here, suite, tmp_path, capsys):
 
 
 def test_scaling_fits_what_grows(run_here, tmp_path, capsys):
-    rows = run_here("pca", rows=(400, 800, 1600))
+    rows = run_here("pca", rows=(1000, 8000, 64_000))
     (fit,) = [row for row in rows if row["kind"] == "scaling"]
-    assert (fit["family"], fit["variable"], fit["sizes"]) == ("PCA, 100 features", "rows", [400, 800, 1600])
+    assert (fit["family"], fit["variable"], fit["sizes"]) == ("PCA, 100 features", "rows", [1000, 8000, 64_000])
     assert 0 < fit["time_exponent"] < 3
     assert "PCA, 100 features" in capsys.readouterr().out
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
@@ -107,7 +107,7 @@ def test_our_own_wrong_result_is_a_failure(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(benchmark.SUITES, "nn", ("nn", "wrong"))
     monkeypatch.setattr("experiments.suites.nn.wrong", lambda options: [case], raising=False)
     flags = {"suite": ["nn"], "compare": None, "platform": "any", "dtype": "float32", "out": None, "scaling": False}
-    given = type("Flags", (), flags | {"repeats": 3})
+    given = type("Flags", (), flags | {"repeats": 3, "purejaxrl": None})
     monkeypatch.setattr(benchmark, "FLAGS", given)
     monkeypatch.setattr(benchmark, "read_options", Options)
     with pytest.raises(SystemExit) as stopped:
@@ -122,3 +122,19 @@ def test_a_folder_that_cannot_be_written_is_known_before_anything_runs(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         benchmark.Bench(tmp_path / "file" / "below")
+
+
+def test_a_suite_that_cannot_make_its_data_ends_and_the_next_one_runs(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(peaks, "LONG_ENOUGH", 1e-4)
+    case = base.Case("one", [base.Contestant("mathai", lambda: 1, lambda _: 1.0, compiles=False)], 1, "x", 1.0, ())
+
+    def broken():
+        yield case
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    bench = benchmark.Bench(tmp_path)
+    bench.run_suite("nn", broken(), 3)
+    bench.run_suite("losses", [case], 3)
+    assert bench.failed == 1
+    assert [row["suite"] for row in bench.rows] == ["nn", "losses"]
+    assert "suite nn: RuntimeError: RESOURCE_EXHAUSTED: out of memory" in capsys.readouterr().out

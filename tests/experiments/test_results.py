@@ -25,7 +25,15 @@ def run_row(name="ppo_cartpole", seeds=1, score=500.0):
 
 def measurement(case, contestant, median, **changes):
     row = {"kind": "measurement", "suite": "ppo", "case": case, "contestant": contestant, "dtype": "float32", "size": 4}
-    row |= {"seconds": [median], "median_seconds": median, "first_call_seconds": 9.0, "score": 450.0, "peaks": PEAKS}
+    row |= {
+        "unit": "env_steps",
+        "work": 5,
+        "seconds": [median],
+        "median_seconds": median,
+        "first_call_seconds": 9.0,
+        "score": 450.0,
+        "peaks": PEAKS,
+    }
     row |= {"temporary_bytes": 2048, "resident_bytes": None, "command": "python -m experiments.benchmark --suite=ppo"}
     return row | MACHINE | changes
 
@@ -63,10 +71,37 @@ def test_a_suite_is_a_table_with_a_column_for_each_peer():
 
 
 def test_a_formula_is_one_line_with_its_gradient():
-    rows = [measurement("tanh", "mathai", 1.0, suite="nn", score=7.0)]
-    rows += [measurement("tanh", "jax.nn", 2.0, suite="nn", score=6.5, ours_is_faster_by=[2.0])]
-    rows += [measurement("tanh, gradient", "jax.nn", 2.0, suite="nn", ours_is_faster_by=[0.5])]
+    rows = [measurement("tanh", "mathai", 1.0, suite="nn", score=7.0, unit="elements")]
+    rows += [measurement("tanh", "jax.nn", 2.0, suite="nn", score=6.5, unit="elements", ours_is_faster_by=[2.0])]
+    rows += [measurement("tanh, gradient", "jax.nn", 2.0, suite="nn", unit="elements", ours_is_faster_by=[0.5])]
     assert "| tanh | 7.0 | 6.5 jax.nn | 2.00 jax.nn | 0.50 jax.nn |" in tables.render(rows)
+
+
+def test_another_machine_and_another_dtype_have_tables_of_their_own_and_no_say_in_each_others_ratios():
+    case = "CartPole-v1, 4 envs"
+    gpu = {"device": {"platform": "gpu", "kind": "H100", "count": 1}}
+    rows = [run_row(), measurement(case, "mathai", 1.0), measurement(case, "peer", 2.0, ours_is_faster_by=[2.0])]
+    rows += [measurement(case, "mathai", 0.1, **gpu), measurement(case, "peer", 3.0, ours_is_faster_by=[30.0], **gpu)]
+    rows += [measurement(case, "mathai", 7.0, dtype="bfloat16")]
+    text = tables.render(rows)
+    assert "| 2.00 (2.00 to 2.00) times as fast as peer | 2 CPU cores |" in text
+    assert [line.split(", whose")[0] for line in text.splitlines() if line.startswith("**PPO")] == [
+        "**PPO, whole trainings**, on 2 CPU cores",
+        "**PPO, whole trainings**, on H100",
+        "**PPO, whole trainings** in bfloat16, on 2 CPU cores",
+    ]
+    assert text.count("1.00 s") == text.count("100 ms") == text.count("7.00 s") == 1
+
+
+def test_more_steps_are_another_line():
+    text = tables.render([measurement("a", "mathai", 1.0), measurement("a", "mathai", 5.0, work=25)])
+    assert "| a | 1.00 s |" in text
+    assert "| a | 5.00 s |" in text
+
+
+def test_without_records_nothing_is_written(tmp_path):
+    with pytest.raises(UserError, match="holds no record"):
+        results.section(tmp_path)
 
 
 def test_what_was_copied_is_said_to_be():

@@ -11,7 +11,15 @@ PEAKS = {"flops_per_second": 1e11, "bytes_per_second": 1e10}
 
 
 def row(seconds, **changes):
-    made = {"kind": "measurement", "suite": "nn", "case": "tanh", "contestant": "mathai", "dtype": "float32", "size": 8}
+    made = {
+        "kind": "measurement",
+        "suite": "nn",
+        "case": "tanh",
+        "contestant": "mathai",
+        "dtype": "float32",
+        "size": 8,
+        "work": 8,
+    }
     made |= {"is_ours": True, "seconds": seconds, "peaks": PEAKS, "host": {"processor": "one", "cores": 2}}
     return made | {"device": {"platform": "cpu", "kind": "cpu", "count": 1}} | changes
 
@@ -54,9 +62,22 @@ def test_on_a_cpu_the_number_of_devices_is_a_programs_own_choice():
 
 
 def test_a_machine_that_became_slower_may_take_longer_by_as_much():
-    slowed = PEAKS | {"bytes_per_second": 0.5e10}
-    assert compare.compare([BEFORE], [row([1.9, 1.9, 1.9], peaks=slowed)])[0]["verdict"] == "equal"
-    assert compare.compare([BEFORE], [row([2.3, 2.3, 2.3], peaks=slowed)])[0]["verdict"] == "slower"
+    slowed = {"peaks": PEAKS | {"bytes_per_second": 0.8e10}}
+    bound = {"copy_fraction": 0.5, "gemm_fraction": 0.1}
+    assert compare.compare([BEFORE], [row([1.3, 1.3, 1.3], **slowed, **bound)])[0]["verdict"] == "equal"
+    assert compare.compare([BEFORE], [row([1.5, 1.5, 1.5], **slowed, **bound)])[0]["verdict"] == "slower"
+    assert compare.compare([BEFORE], [row([1.3, 1.3, 1.3], **slowed)])[0]["verdict"] == "slower"  # not bound by copies
+
+
+def test_what_is_allowed_for_a_slower_machine_has_an_end():
+    slowed = {"peaks": PEAKS | {"flops_per_second": 1e10}}
+    assert compare.compare([BEFORE], [row([1.4, 1.4, 1.4], **slowed)])[0]["verdict"] == "equal"
+    assert compare.compare([BEFORE], [row([1.5, 1.5, 1.5], **slowed)])[0]["verdict"] == "slower"
+
+
+def test_other_work_of_the_same_name_is_another_case():
+    with pytest.raises(UserError, match="no case in common"):
+        compare.report([BEFORE], [row([1.0], work=40)])
 
 
 def test_only_ours_is_compared_and_of_several_rows_the_last():

@@ -1,5 +1,6 @@
 """What a device reaches, and what a row reaches of it."""
 
+import numpy as np
 import pytest
 
 from experiments.benchmarking import memory, peaks, report
@@ -21,10 +22,17 @@ def test_fractions_are_of_both_peaks_and_of_all_devices():
     assert report.fractions(row | {"median_seconds": None}, given) == {}
 
 
-def test_the_interval_of_a_median_holds_it_and_is_narrower_than_all_values():
-    values = [1.0, 2.0, 3.0, 4.0, 100.0] * 6
-    low, high = report.median_interval(values)
-    assert 1.0 < low <= 3.0 <= high < 100.0
+@pytest.mark.parametrize("count", [6, 7, 9, 20])
+def test_the_interval_of_a_median_holds_it_as_often_as_it_says(count):
+    drawn = np.random.default_rng(count).exponential(size=(4000, count))
+    intervals = [report.median_interval(values) for values in drawn]
+    assert np.mean([low <= np.log(2) <= high for low, high in intervals]) >= 0.945
+
+
+def test_the_interval_of_few_values_is_their_range_and_of_many_it_is_narrower():
+    assert report.median_interval([3.0, 1.0, 2.0, 9.0, 5.0]) == (1.0, 9.0)
+    low, high = report.median_interval(range(101))
+    assert 35 < low < 50 < high < 65
 
 
 def test_memory_is_what_a_call_took_at_its_highest():

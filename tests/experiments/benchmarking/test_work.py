@@ -56,10 +56,21 @@ def test_a_convolution_is_counted_as_its_definition_sums(groups, stride):
 
 
 def test_every_device_of_a_mesh_does_its_share():
-    mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.sharding.AbstractMesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec("x")
     program = jax.shard_map(lambda a: a @ B, mesh=mesh, in_specs=spec, out_specs=spec)
-    assert work.products(program, A) == 2 * 3 * 4 * 5
+    assert work.products(program, jnp.ones((6, 4))) == 2 * 6 * 4 * 5
+
+
+def test_zeros_between_the_inputs_of_a_gradient_are_no_work():
+    x, kernel = jnp.ones((1, 8, 8, 2)), jnp.ones((3, 3, 2, 2))
+
+    def loss(x):
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        return jnp.sum(jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=dimensions) ** 2)
+
+    once = 2 * (4 * 4 * 2) * (3 * 3 * 2)
+    assert work.products(jax.value_and_grad(loss), x) == 2 * once
 
 
 def test_what_moves_at_the_least_is_every_argument_and_every_result_once():

@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse
 from sklearn import decomposition
 
+from experiments.errors import UserError
 from experiments.suites import reduction
 
 
@@ -47,7 +48,7 @@ def test_ours_and_the_peers_do_the_same_work(tiny):
 
 def test_without_peers_there_is_one_contestant_and_more_points_than_digits_are_gaussians(tiny):
     (case,) = reduction.neighbors_cases(tiny(points=(2100,)))
-    assert (case.name, len(case.contestants)) == ("90 neighbours, 2100 x 50", 1)
+    assert (case.name, len(case.contestants)) == ("90 neighbours, Gaussians, 2100 x 50", 1)
 
 
 def test_a_picture_of_two_components_is_no_embedding(tiny):
@@ -57,6 +58,19 @@ def test_a_picture_of_two_components_is_no_embedding(tiny):
     for scale in (0.1, 0.3, 1, 3):
         assert case.contestants[0].score(scale * components) < case.least_score
     assert case.contestants[0].score(np.random.default_rng(0).normal(size=(200, 2))) < case.least_score
+
+
+def test_principal_components_are_right_only_if_all_are(tiny):
+    (case,) = reduction.pca_cases(tiny())
+    right = np.asarray(case.contestants[0].program())
+    assert case.contestants[0].score(right) > 5
+    assert case.contestants[0].score(np.where(np.arange(64) < 1, right, 0)) < case.least_score
+
+
+def test_mnist_is_looked_at_before_anything_runs(tiny, tmp_path):
+    with pytest.raises(UserError, match=f"--mnist={tmp_path}: "):
+        reduction.check_mnist(tiny(mnist=str(tmp_path)))
+    reduction.check_mnist(tiny())
 
 
 def test_work_is_that_of_the_products(tiny):
