@@ -184,7 +184,7 @@ def provenance() -> dict[str, Any]:
             "count": jax.device_count(),
         },
         "host": {"processor": _processor(), "cores": num_cores()},
-        "git": {"commit": _git("rev-parse", "HEAD"), "modified": bool(_git("status", "--porcelain"))},
+        "git": {"commit": _git("rev-parse", "HEAD"), "modified": bool(_git("status", "--porcelain", "--untracked-files=no"))},
     }
 
 
