@@ -93,7 +93,10 @@ def _merge(section: str, defaults: Mapping[str, Any], changes: Mapping[str, Any]
     for name in changes:
         if name not in known:
             raise UserError(f"config.{section} has no field {name!r}{did_you_mean(name, known)}.")
-    return {**defaults, **{name: value for name, value in changes.items() if name in defaults}}
+    given = {name: value for name, value in changes.items() if name in defaults}
+    # A field has one type, whether or not its number is whole: flags take no 0.5 for a field that holds 1.
+    floats = {name for name, value in given.items() if type(value) is int and isinstance(defaults[name], float)}
+    return {**defaults, **given, **{name: float(given[name]) for name in floats}}
 
 
 def learner_module(algorithm: str) -> Any:
@@ -184,7 +187,10 @@ def provenance() -> dict[str, Any]:
             "count": jax.device_count(),
         },
         "host": {"processor": _processor(), "cores": num_cores()},
-        "git": {"commit": _git("rev-parse", "HEAD"), "modified": bool(_git("status", "--porcelain", "--untracked-files=no"))},
+        "git": {
+            "commit": _git("rev-parse", "HEAD"),
+            "modified": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        },
     }
 
 

@@ -38,22 +38,22 @@ def main(argv: list[str]) -> None:
     devices.prepare(max(num_seeds, at_once(config)))
     task = make_task(config)
     programs = members.make_programs(task)
-    seeds = members.of_seeds(config.run.seed, num_seeds if num_seeds > 1 else None)
+    runs = members.of_seeds(config.run.seed, num_seeds if num_seeds > 1 else None)
     checkpoints = Checkpoints(workdir, keep=config.run.keep_checkpoints, best_mode=config.run.best_mode, read_only=True)
     step = choose(checkpoints, FLAGS.checkpoint, workdir)
-    state = checkpoints.restore(step, members.restore_target(programs, seeds))
-    keys = members.evaluation_keys(seeds, step, FLAGS.seed)
-    metrics = jax.device_get(programs.evaluate(keys, state, seeds, task.evaluation_data))
+    state = checkpoints.restore(step, members.restore_target(programs, runs))
+    keys = members.evaluation_keys(runs, step, FLAGS.seed)
+    metrics = jax.device_get(programs.evaluate(keys, state, runs, task.evaluation_data))
     progress.say("checkpoint", f"update {step} of {workdir}")
     for name, values in sorted(metrics.items()):
         score = summarize(values)
         low, high = score["interval_95"]
-        seeds = (
+        spread = (
             f"  (interquartile mean of {num_seeds} seeds, 95 % interval {format_score(low)} to {format_score(high)})"
             if num_seeds > 1
             else ""
         )
-        progress.say("result", f"{name} {format_score(score['interquartile_mean'])}{seeds}")
+        progress.say("result", f"{name} {format_score(score['interquartile_mean'])}{spread}")
 
 
 def choose(checkpoints: Checkpoints, which: str, workdir: pathlib.Path) -> int:

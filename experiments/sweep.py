@@ -22,8 +22,9 @@ from experiments.errors import UserError, run_program
 from experiments.run_loop import StopSignal
 from experiments.statistics import format_score
 from experiments.sweeping import outcomes, pictures, search_space
+from experiments.sweeping.blocks import count
 from experiments.sweeping.outcomes import FOLDER, RESULT, Search
-from experiments.sweeping.runs import Sweep, Tasks, count
+from experiments.sweeping.runs import Sweep, Tasks
 from experiments.sweeping.search_space import Axis
 from experiments.tasks import at_once
 from experiments.train import demand_platform, loaded
@@ -119,20 +120,22 @@ def _go(request: _Request, stop: StopSignal) -> None:
         _say_what(request, tasks.problem)
         for warning in warnings:
             progress.say("warning", f"{warning}: results may differ in the last bits")
-        Sweep(search, tasks, workdir, stop, origin, FLAGS.memory_gib).go()
+        running = Sweep(search, tasks, workdir, stop, origin, FLAGS.memory_gib)
+        running.go()
         blocks = outcomes.blocks_in(workdir)
         left = len(search.points) * search.num_seeds - len(outcomes.done_in(blocks))
         if left:
             progress.say("stopped", f"with {count(left, 'run')} to finish; the same command resumes")
         else:
-            _finish(request, blocks)
+            _finish(request, blocks, running.rows)
 
 
 def _identity(request: _Request) -> dict[str, Any]:
-    """What must be equal for a sweep to go on."""
+    """What must be equal for a sweep to go on; points are numbered by the order of the fields."""
     over = {axis.path: metrics.plain(axis.values) or axis.text for axis in request.axes}
     drawn = {"points": FLAGS.points, "search_seed": FLAGS.search_seed if FLAGS.points else None}
-    return {**as_json(request.config), "over": over, "seeds": FLAGS.seeds, **drawn}
+    order = [axis.path for axis in request.axes]
+    return {**as_json(request.config), "over": over, "over_order": order, "seeds": FLAGS.seeds, **drawn}
 
 
 def _say_what(request: _Request, problem: str | None) -> None:
@@ -156,8 +159,8 @@ def _say_what(request: _Request, problem: str | None) -> None:
 
 def _warn_of_test_scores(request: _Request) -> None:
     """Say so where hyperparameters are chosen by the test set."""
-    config, is_swept = request.config, "data.evaluate_on" in request.search.points[0]
-    if config.get("data", {}).get("evaluate_on") == "test" and config.algorithm not in SCORED_BY_GRAPH and not is_swept:
+    config = request.config
+    if config.get("data", {}).get("evaluate_on") == "test" and config.algorithm not in SCORED_BY_GRAPH:
         progress.say(
             "warning",
             "points are compared on the test set; choose hyperparameters with --config.data.evaluate_on=validation, "
@@ -165,35 +168,37 @@ def _warn_of_test_scores(request: _Request) -> None:
         )
 
 
-def _finish(request: _Request, blocks: Sequence[Mapping[str, Any]]) -> None:
-    """Write what is left to write, and say what was found."""
+def _finish(request: _Request, blocks: Sequence[Mapping[str, Any]], known: dict[int, dict[str, Any]]) -> None:
+    """Write what is left to write, and say what was found; `known` are the rows that are computed already."""
     config, search, workdir = request.config, request.search, request.workdir
-    rows = outcomes.rows_of(search, blocks)
+    rows = outcomes.rows_of(search, blocks, known)
     outcomes.write_rows(workdir, rows)
     _tidy(workdir)
     ordered = outcomes.ordered(search, rows)
-    best, problem = ordered[0], blocks[0]["problem"]
-    seconds, compile_seconds = (sum(block[name] for block in blocks) for name in ("seconds", "compile_seconds"))
-    summary = {
-        "algorithm": config.algorithm,
-        "problem": problem,
-        "metric": search.metric,
-        "points": len(rows),
-        "seeds": search.num_seeds,
-        "best": best,
-        "seconds": seconds,
-        "compile_seconds": compile_seconds,
-    }
+    summary = _summary(request, blocks, ordered[0])
     write_json(workdir / SUMMARY, metrics.plain(summary))
-    metric, seeds = search.metric.replace("_", " "), count(search.num_seeds, "seed")
-    title = f"{metric} of {config.algorithm} on {problem}, {seeds} a point"
-    picture = pictures.draw(workdir, request.axes, rows, title, search)
     for line in outcomes.table(search, ordered):
         print(line, flush=True)
-    runs = count(len(rows) * search.num_seeds, "run")
-    progress.say("done", f"{runs} in {seconds:.1f} s, and {compile_seconds:.1f} s of compilation")
+    runs, seconds = count(len(rows) * search.num_seeds, "run"), summary["seconds"]
+    progress.say("done", f"{runs} in {seconds:.1f} s, and {summary['compile_seconds']:.1f} s of compilation")
+    _say_best(request, ordered[0])
+    metric, seeds = search.metric.replace("_", " "), count(search.num_seeds, "seed")
+    title = f"{metric} of {config.algorithm} on {summary['problem']}, {seeds} a point"
+    picture = pictures.draw(workdir, request.axes, rows, title, search)
     progress.say("wrote", f"{workdir / outcomes.ROWS}, {workdir / SUMMARY}, {picture}")
-    _say_best(request, best)
+
+
+def _summary(request: _Request, blocks: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> dict[str, Any]:
+    search = request.search
+    return {
+        "algorithm": request.config.algorithm,
+        "problem": blocks[0]["problem"],
+        "metric": search.metric,
+        "points": len(search.points),
+        "seeds": search.num_seeds,
+        "best": best,
+        **{name: sum(block[name] for block in blocks) for name in ("seconds", "compile_seconds")},
+    }
 
 
 def _say_best(request: _Request, best: Mapping[str, Any]) -> None:

@@ -77,9 +77,14 @@ def at_once(config: ml_collections.ConfigDict) -> int:
 def used_outside(config: ml_collections.ConfigDict) -> frozenset[str]:
     """Return the floats of `config.learner` that a task reads outside its compiled program: to prepare or to search."""
     names: dict[str, tuple[str, ...]] = {"tsne": ("perplexity",), "umap": ("target_weight",)}
-    if config.algorithm == "svm" and (config.search.gammas or config.search.prices):
-        names["svm"] = ("gamma", "C", "tolerance")
-    return frozenset(names.get(config.algorithm, ()))
+    chosen = chosen_by_search(config)
+    return frozenset(names.get(config.algorithm, ())) | chosen | ({"tolerance"} if chosen else set())
+
+
+def chosen_by_search(config: ml_collections.ConfigDict) -> frozenset[str]:
+    """Return the floats of `config.learner` that `config.search` puts its own values in place of."""
+    is_searched = config.algorithm == "svm" and (config.search.gammas or config.search.prices)
+    return frozenset(("gamma", "C")) if is_searched else frozenset()
 
 
 def maker(module: Any, *arguments: Any, **options: Any) -> Callable[[Any], Learner]:

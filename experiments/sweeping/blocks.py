@@ -1,10 +1,11 @@
 """Blocks of a sweep: as many members in one program as the devices' memory holds."""
 
+import contextlib
 import math
 import os
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from experiments.errors import UserError
 from experiments.members import Members, Programs, evaluation_keys
 from experiments.tasks import Task
 
@@ -46,14 +48,17 @@ class Size(NamedTuple):
     seconds: float
 
 
-def memory(gib: float | None) -> Memory:
-    """What a sweep may take: what the user says, else a share of what the device has, or of what the host has free."""
+def memory(gib: float | None, kept: float = 0.0) -> Memory:
+    """What a sweep may take: what the user says, else a share of what JAX has of the device, or the host has free.
+
+    JAX takes three quarters of a GPU unless its own settings say otherwise; `kept` bytes of that hold other data.
+    """
     devices, own = jax.local_devices(), jax.default_backend() != "cpu"
     limit = (devices[0].memory_stats() or {}).get("bytes_limit") if own else None
     if gib is not None:
         return Memory(gib * GIB / (1 if own else len(devices)), "the limit of --memory_gib")
     if limit:
-        return Memory(SHARE_OF_DEVICE * limit, f"{SHARE_OF_DEVICE:.0%} of the device's memory")
+        return Memory(SHARE_OF_DEVICE * limit - kept, f"{SHARE_OF_DEVICE:.0%} of what JAX has taken of the device")
     return Memory(SHARE_OF_HOST * _free_ram() / len(devices), "half of the host's free memory")
 
 
@@ -70,6 +75,29 @@ def format_bytes(number: float) -> str:
     ('3.0 GiB', '0.1 MiB')
     """
     return f"{number / GIB:.1f} GiB" if number >= GIB else f"{number * 1024 / GIB:.1f} MiB"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    >>> count(1, "seed"), count(2000, "run")
+    ('1 seed', '2,000 runs')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+@contextlib.contextmanager
+def in_memory(num_members: int) -> Iterator[None]:
+    """Say what to do where so many members do not fit."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"{count(num_members, 'run')} at a time do not fit in the device's memory after all; "
+            "the same command with a lower --memory_gib goes on with fewer."
+        ) from error
 
 
 def _free_ram() -> float:
@@ -95,9 +123,9 @@ def cut(num_members: int, most: int) -> int:
     >>> cut(10, 10), cut(10, 4)
     (10, 4)
     """
-    count = count_devices(num_members)
-    blocks = math.ceil(num_members / max(most // count * count, count))
-    return math.ceil(math.ceil(num_members / blocks) / count) * count
+    devices = count_devices(num_members)
+    blocks = math.ceil(num_members / max(most // devices * devices, devices))
+    return math.ceil(math.ceil(num_members / blocks) / devices) * devices
 
 
 def first_guess(num_members: int, shapes: PyTree, task: Task, updates_per_chunk: int, limit: float) -> int:
@@ -105,8 +133,7 @@ def first_guess(num_members: int, shapes: PyTree, task: Task, updates_per_chunk:
     state, metrics, _ = shapes
     each = STATES * size_of(state) + 2 * updates_per_chunk * size_of(metrics)
     room = limit - size_of((task.data, task.evaluation_data))
-    count = count_devices(num_members)
-    return cut(num_members, count * max(1, int(room // max(each, 1))))
+    return cut(num_members, count_devices(num_members) * max(1, int(room // max(each, 1))))
 
 
 def fit(
@@ -126,14 +153,15 @@ def fit(
     Returns:
       A size that fits, or that of one member on each device.
     """
-    began, size, count = time.perf_counter(), guess, count_devices(num_members)
+    began, size, devices = time.perf_counter(), guess, count_devices(num_members)
     data = size_of((task.data, task.evaluation_data))
     while True:
-        need = needed(programs, task, run_config, members_of_size(size))
-        if need <= limit or size <= count:
+        with in_memory(size):
+            need = needed(programs, task, run_config, members_of_size(size))
+        if need <= limit or size <= devices:
             return Size(size, need, time.perf_counter() - began)
-        most = count * int(size // count * (limit - data) / max(need - data, 1))
-        size = cut(num_members, min(max(most, count), size - count))
+        most = devices * int(size // devices * (limit - data) / max(need - data, 1))
+        size = cut(num_members, min(max(most, devices), size - devices))
 
 
 def needed(programs: Programs, task: Task, run_config: Any, members: Members) -> float:

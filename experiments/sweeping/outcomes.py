@@ -57,11 +57,14 @@ def done_in(blocks: Sequence[Mapping[str, Any]]) -> set[int]:
     return {member for block in blocks for member in block["members"]}
 
 
-def rows_of(search: Search, blocks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def rows_of(
+    search: Search, blocks: Sequence[Mapping[str, Any]], known: dict[int, dict[str, Any]]
+) -> list[dict[str, Any]]:
     """One row for each point whose seeds are all finished, in the order of the points.
 
     A seed that diverged counts as the worst there can be. Rows hold nothing that depends on the clock, so that a sweep
-    that was interrupted ends with the same bytes as one that was not.
+    that was interrupted ends with the same bytes as one that was not. `known` are the rows, by number, that are not
+    computed again; new ones are added.
     """
     found: dict[int, dict[str, Any]] = {}
     for block in blocks:
@@ -73,13 +76,12 @@ def rows_of(search: Search, blocks: Sequence[Mapping[str, Any]]) -> list[dict[st
                 "updates": block["updates"],
             }
     group_of = {point: group.number for group in search.groups for point in group.points}
-    rows = []
     for number, point in enumerate(search.points):
         members = range(number * search.num_seeds, (number + 1) * search.num_seeds)
-        if all(member in found for member in members):
+        if number not in known and all(member in found for member in members):
             runs = [found[member] for member in members]
-            rows.append({"point": point, "group": group_of[number], **_row(search, runs)})
-    return rows
+            known[number] = {"point": point, "group": group_of[number], **_row(search, runs)}
+    return [known[number] for number in sorted(known)]
 
 
 def _row(search: Search, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -115,13 +117,18 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return [name if last.count(name) == 1 else path for name, path in zip(last, paths, strict=True)]
 
 
-def format_value(value: Any) -> str:
-    """Write a value of a point for a person.
+def format_values(values: Sequence[Any]) -> list[str]:
+    """Write values of one field for a person: four digits, or as many as tell them apart.
 
-    >>> [format_value(value) for value in (0.00025, (32, 32), True)]
-    ['0.00025', '(32, 32)', 'True']
+    >>> format_values([0.00025, 1 / 3]), format_values([0.99999, 0.999991]), format_values([(32, 32), True])
+    (['0.00025', '0.3333'], ['0.99999', '0.999991'], ['(32, 32)', 'True'])
     """
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    written: list[str] = []
+    for digits in range(4, 18):  # 17 tell any two apart
+        written = [f"{value:.{digits}g}" if isinstance(value, float) else str(value) for value in values]
+        if len(set(written)) >= len(set(values)):
+            break
+    return written
 
 
 def table(search: Search, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -130,9 +137,10 @@ def table(search: Search, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     names = [*short_names(list(search.points[0])), search.metric]
     names += ["95 % interval", "worst seed"] if several else []
     cells = [[*names, "diverged"]]
-    for row in rows[:MOST_LINES]:
+    columns = [format_values([row["point"][path] for row in rows]) for path in search.points[0]]
+    for row, *values in zip(rows[:MOST_LINES], *(column[:MOST_LINES] for column in columns), strict=True):
         low, high = map(format_score, row["interval_95"])
-        found = [*map(format_value, row["point"].values()), format_score(row["score"])]
+        found = [*values, format_score(row["score"])]
         found += [f"{low} to {high}", format_score(row["worst"])] if several else []
         cells.append([*found, str(row["diverged"]) if row["diverged"] else "-"])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -10,13 +10,13 @@ from matplotlib.patches import Rectangle
 
 from experiments.pictures import save
 from experiments.statistics import format_score
-from experiments.sweeping.outcomes import Search, format_value, short_names
+from experiments.sweeping.outcomes import Search, format_values, short_names
 from experiments.sweeping.search_space import Axis
 
 PICTURE = "sweep.png"
 WIDE = 10  # ratio of numbers from which their axis is logarithmic
 MOST_TICKS = 8  # that name the values themselves
-MOST_NUMBERS = 150  # cells of a heat map that have room for numbers
+MOST_CELLS = (18, 15)  # of a heat map, down and across, that have room for numbers; of more, so many are labelled
 BEST = {"color": "tab:red", "marker": "*", "markersize": 15, "linestyle": "none", "label": "best", "zorder": 5}
 LOST = {"color": "gray", "marker": "x", "linestyle": "none", "label": "diverged", "clip_on": False, "zorder": 4}
 
@@ -45,7 +45,7 @@ class _Scale:
         if self.are_numbers and (self._range is None or self._range.law == "log_uniform"):
             _set_scale(panel, self.values)
         if not self.are_numbers or len(self.values) <= MOST_TICKS:
-            labels = [format_value(value) for value in self.values]
+            labels = format_values(self.values)
             turned = {"rotation": 30, "ha": "right"} if sum(map(len, labels)) > most_letters else {}
             panel.set_xticks([self.place(value) for value in self.values], labels, **turned)
             panel.minorticks_off()
@@ -60,7 +60,7 @@ def draw(
 
     A grid over one field is a curve with its interval, over two a heat map, over more a curve for each: the best and
     the median over all values of the others. Points that were drawn are drawn as points. What diverged has no score
-    and is marked at the foot.
+    and is marked at the foot; an interval that diverged seeds make infinite goes to the panel's edge.
     """
     scales = [_Scale(axis, name, rows) for axis, name in zip(axes, short_names([a.path for a in axes]), strict=True)]
     best = (max if search.mode == "max" else min)(rows, key=lambda row: row["score"])
@@ -92,7 +92,7 @@ def _curve(panel: Any, scale: _Scale, rows: Sequence[dict[str, Any]], search: Se
     rows = sorted(rows, key=scale.at)
     x = np.array([scale.at(row) for row in rows])
     score = _finite([row["score"] for row in rows])
-    low, high = _finite([row["interval_95"] for row in rows]).T
+    low, high = _to_the_edges(panel, score, np.array([row["interval_95"] for row in rows], float).T)
     _mark_lost(panel, x[np.isnan(score)])
     if scale.are_numbers:
         panel.plot(x, score, color="tab:blue", marker="o", markersize=4)
@@ -109,12 +109,11 @@ def _marginal(panel: Any, scale: _Scale, rows: Sequence[dict[str, Any]], search:
     x = np.array([scale.place(value) for value in scale.values])
     style = {"markersize": 4, "linestyle": "-" if scale.are_numbers else "none"}
     most = max if search.mode == "max" else min
-    panel.plot(
-        x, _finite([most(found) for found in scores]), "o", color="tab:blue", **style, label="best over the others"
-    )
+    best = _finite([most(found) for found in scores])
+    panel.plot(x, best, "o", color="tab:blue", **style, label="best over the others")
     medians = _finite([np.median(found) for found in scores])
     panel.plot(x, medians, "s", color="tab:orange", **style, label="median over the others")
-    _mark_lost(panel, x[np.isnan(medians)])
+    _mark_lost(panel, x[np.isnan(best)])
 
 
 def _scatter(panel: Any, scale: _Scale, rows: Sequence[dict[str, Any]], search: Search) -> None:
@@ -142,7 +141,8 @@ def _heat_map(
     for row in rows:
         values[place[id(row)]] = row["score"]
     values = _finite(values)
-    labels = [[format_value(value) for value in scale.values] for scale in scales]
+    labels = [format_values(scale.values) for scale in scales]
+    ticks = [range(0, n, math.ceil(n / most)) for n, most in zip(values.shape, MOST_CELLS, strict=True)]
 
     def draw_cells(figure):
         panel = figure.subplots()
@@ -151,11 +151,11 @@ def _heat_map(
         panel.set_facecolor("lightgray")
         panel.set_title(title, fontsize=10)
         panel.set_ylabel(down.name)
-        panel.set_yticks(range(len(down.values)), labels[0])
+        panel.set_yticks(ticks[0], [labels[0][place] for place in ticks[0]])
         panel.set_xlabel(across.name)
-        turned = {"rotation": 30, "ha": "right"} if sum(map(len, labels[1])) > 60 else {}
-        panel.set_xticks(range(len(across.values)), labels[1], **turned)
-        if values.size <= MOST_NUMBERS:
+        shown = [labels[1][place] for place in ticks[1]]
+        panel.set_xticks(ticks[1], shown, **({"rotation": 30, "ha": "right"} if sum(map(len, shown)) > 60 else {}))
+        if all(n <= most for n, most in zip(values.shape, MOST_CELLS, strict=True)):
             for (row, column), value in np.ndenumerate(values):
                 text = "diverged" if np.isnan(value) else format_score(value)
                 colour = "black" if np.isnan(value) or sum(image.cmap(image.norm(value))[:3]) > 1.5 else "white"
@@ -166,8 +166,8 @@ def _heat_map(
                 Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="tab:red", linewidth=3, clip_on=False)
             )
 
-    size = (3 + 0.85 * max(len(across.values), 4), 1.6 + 0.55 * max(len(down.values), 3))
-    return save(path, draw_cells, size)
+    num_down, num_across = map(min, values.shape, MOST_CELLS)
+    return save(path, draw_cells, (3 + 0.85 * max(num_across, 4), 1.6 + 0.55 * max(num_down, 3)))
 
 
 def _is_number(value: Any) -> bool:
@@ -188,6 +188,17 @@ def _finite(values: Any) -> np.ndarray:
     """Infinite scores, of what diverged, as NaN, which is not drawn."""
     values = np.array(values, float)
     return np.where(np.isfinite(values), values, np.nan)
+
+
+def _to_the_edges(panel: Any, score: np.ndarray, interval: np.ndarray) -> np.ndarray:
+    """Intervals [2, values] whose infinite ends, beside a finite score, lie at the edges of the panel."""
+    interval = np.where(np.isfinite(score), interval, np.nan)
+    if not np.isinf(interval).any():
+        return interval
+    ends = interval[np.isfinite(interval)].tolist() + score[np.isfinite(score)].tolist()
+    margin = 0.1 * (max(ends) - min(ends) or 1.0)
+    bottom, top = panel.set_ylim(min(ends) - margin, max(ends) + margin)
+    return np.clip(interval, bottom, top)
 
 
 def _mark_lost(panel: Any, x: np.ndarray) -> None:

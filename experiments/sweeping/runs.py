@@ -5,21 +5,22 @@ import shutil
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import PyTree
 
 from experiments import metrics, progress
 from experiments.errors import UserError
-from experiments.members import Members, Programs, learner_of, make_programs, members_of
+from experiments.members import Members, Programs, learner_of, make_programs, members_of, trace
 from experiments.run_loop import Outcome, StopSignal, floats_of, run_members, validate
 from experiments.sweeping import blocks, outcomes, search_space
+from experiments.sweeping.blocks import count
 from experiments.sweeping.outcomes import FOLDER, RESULT, Search
-from experiments.sweeping.search_space import Group
+from experiments.sweeping.search_space import Group, Point
 from experiments.tasks import Task, make_task
 from experiments.workdir import read_json, write_json
 
 MOST_KEPT = 2**30  # bytes of prepared data that wait for their turn
+MOST_TRACED = 8  # values of a float; of more, which were drawn, the smallest and the largest: checks are of ranges
 
 
 class Built(NamedTuple):
@@ -43,7 +44,7 @@ class Tasks:
         for group in groups:
             built = self._build(group)
             self.problem = self.problem or built.task.problem
-            size += blocks.size_of((built.task.data, built.task.evaluation_data))
+            size += _data_of(built)
             if size <= MOST_KEPT or not self._kept:
                 self._kept[group.number] = built
 
@@ -51,25 +52,71 @@ class Tasks:
         """The task of a group, which is not kept any longer."""
         return self._kept.pop(group.number, None) or self._build(group)
 
+    @property
+    def kept(self) -> float:
+        """Bytes of the data that wait."""
+        return sum(map(_data_of, self._kept.values()))
+
     def _build(self, group: Group) -> Built:
         points = [self._search.points[number] for number in group.points]
         try:
-            config = search_space.at(self._config, points[0])
-            task = make_task(config)._replace(on_evaluation=None)
-            shapes = validate(task, config.run)
+            built = _build(search_space.at(self._config, points[0]))
         except UserError as error:
+            self._raise_of_base(error)
             raise UserError(f"at {search_space.describe(points[0])}: {error}") from error
-        for point in points if group.traced else ():
-            floats = {name: point[f"learner.{name}"] for name in group.traced}
-            try:
-                learner_of(task, floats)
-            except ValueError as error:
-                raise UserError(f"at {search_space.describe(point)}: {error}") from error
-        return Built(task, config.run, shapes)
+        if group.traced:
+            _check_floats(built.task, points, group.traced)
+        return built
+
+    def _raise_of_base(self, found: UserError) -> None:
+        """Raise what was found without the name of a point, where the config says the same without its values."""
+        try:
+            _build(self._config)
+        except UserError as error:
+            if str(error) == str(found):
+                raise
+
+
+def _build(config: Any) -> Built:
+    task = make_task(config)._replace(on_evaluation=None)
+    return Built(task, config.run, validate(task, config.run))
+
+
+def _data_of(built: Built) -> float:
+    return blocks.size_of((built.task.data, built.task.evaluation_data))
+
+
+def _check_floats(task: Task, points: Sequence[Point], names: Sequence[str]) -> None:
+    """Raise a `UserError` for floats that a learner refuses when it is made, or its formulas when they are traced.
+
+    In the sweep's program they are traced themselves, and nothing looks at their values.
+    """
+    to_trace = _covering(points, [f"learner.{name}" for name in names]) - {0}  # which is traced already
+    for number, point in enumerate(points):
+        try:
+            learner = learner_of(task, {name: point[f"learner.{name}"] for name in names})
+            if number in to_trace:
+                trace(task._replace(learner=learner))
+        except ValueError as error:
+            raise UserError(f"at {search_space.describe(point)}: {' '.join(str(error).split())}") from error
+
+
+def _covering(points: Sequence[Point], paths: Sequence[str]) -> set[int]:
+    """Numbers of points that have, among them, every value of each field; of a grid as few as its fields' sum."""
+    wanted = set[tuple[str, Any]]()
+    for path in paths:
+        values = {point[path] for point in points}
+        wanted |= {(path, v) for v in (values if len(values) <= MOST_TRACED else (min(values), max(values)))}
+    chosen = set[int]()
+    for number, point in enumerate(points):
+        new = wanted & {(path, point[path]) for path in paths}
+        chosen |= {number} if new else set()
+        wanted -= new
+    return chosen
 
 
 class Sweep:
-    """Runs what is not finished, block by block."""
+    """Runs what is not finished, block by block; `rows` are those that it has completed, by the number of a point."""
 
     def __init__(
         self,
@@ -82,6 +129,7 @@ class Sweep:
     ):
         self._search, self._tasks, self._workdir = search, tasks, workdir
         self._stop, self._origin, self._memory_gib = stop, origin, memory_gib
+        self.rows: dict[int, dict[str, Any]] = {}
 
     def go(self) -> None:
         """Run all groups, or until a signal asks to stop."""
@@ -119,15 +167,8 @@ class Sweep:
 
     def _run_block(self, built: Built, programs: Programs, members: Members, folder: pathlib.Path) -> Outcome:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with blocks.in_memory(len(members.keys)):
             return run_members(built.task, programs, members, built.run, folder, self._stop, is_sweep=True)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise UserError(
-                f"{count(len(members.keys), 'run')} at a time do not fit in the device's memory after all; "
-                "the same command with a lower --memory_gib goes on with fewer."
-            ) from error
 
     def _size(self, group: Group, built: Built, programs: Programs, left: list[int]) -> blocks.Size:
         """The size of the blocks of a group: what it was when they were begun, unless the user says otherwise now."""
@@ -135,7 +176,7 @@ class Sweep:
         stored = read_json(path) if path.exists() else None
         if stored and stored["memory_gib"] == self._memory_gib:
             return blocks.Size(stored["members"], stored["bytes"], 0.0)
-        room = blocks.memory(self._memory_gib)
+        room = blocks.memory(self._memory_gib, self._tasks.kept)
         guess = blocks.first_guess(len(left), built.shapes, built.task, built.run.updates_per_chunk, room.bytes)
 
         def members_of_size(size):
@@ -166,25 +207,16 @@ class Sweep:
                     "problem": task.problem,
                     "updates": outcome.step,
                     "evaluation": {name: values[: len(part)].tolist() for name, values in evaluation.items()},
-                    "diverged": _diverged(outcome, folder)[: len(part)].tolist(),
+                    "diverged": _diverged(outcome, folder, self._search.metric)[: len(part)].tolist(),
                     "seconds": outcome.seconds,
                     "compile_seconds": outcome.compile_seconds + seconds,
                     **self._origin,
                 }
             ),
         )
-        rows = outcomes.rows_of(self._search, outcomes.blocks_in(self._workdir))
+        rows = outcomes.rows_of(self._search, outcomes.blocks_in(self._workdir), self.rows)
         outcomes.write_rows(self._workdir, rows)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-
-
-def count(number: int, noun: str) -> str:
-    """Write a number of things.
-
-    >>> count(1, "seed"), count(2000, "run")
-    ('1 seed', '2,000 runs')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _filled(numbers: list[int], size: int) -> list[int]:
@@ -192,11 +224,11 @@ def _filled(numbers: list[int], size: int) -> list[int]:
     return numbers + numbers[-1:] * (size - len(numbers))
 
 
-def _diverged(outcome: Outcome, folder: pathlib.Path) -> np.ndarray:
-    """Which members have had a NaN: in a metric, in an evaluation, or in their last state."""
+def _diverged(outcome: Outcome, folder: pathlib.Path, metric: str) -> np.ndarray:
+    """Which members have had a NaN, in a metric, an evaluation or their last state, or end with an infinite score."""
     evaluation = {name: values.tolist() for name, values in (outcome.evaluation or {}).items()}
-    num_members = len(next(iter(evaluation.values())))
-    found = np.zeros(num_members, bool)
+    num_members = len(evaluation[metric])
+    found = ~np.isfinite(evaluation[metric])
     for row in [*metrics.read(folder), evaluation]:
         found |= outcomes.is_nan(row, num_members)
     for leaf in floats_of(outcome.state):

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.configuration import check_types, did_you_mean, learner_module
 from experiments.errors import UserError
-from experiments.tasks import used_outside
+from experiments.tasks import chosen_by_search, used_outside
 
 LAWS = ("uniform", "log_uniform")
 RANGE = re.compile(r"(\w+):(.*)\.\.(.*)")
@@ -23,6 +23,7 @@ NOT_SWEPT = {
     "run.seed": "seeds are those of --seeds, from config.run.seed on",
     "run.best_metric": "points are compared by it",
     "run.best_mode": "points are compared by it",
+    "data.evaluate_on": "points are compared on the same examples",
 }
 Point = dict[str, Any]  # values by the dotted names of fields
 
@@ -90,12 +91,13 @@ def read(config: ml_collections.ConfigDict, texts: Sequence[str]) -> list[Axis]:
     """Read every `PATH=values` of `--over`.
 
     Raises:
-      UserError: a field that is not there, or named twice; no value, one twice, or one of another type.
+      UserError: a field that is not there, named twice, or not for sweeps; no value, one twice, or one of another type.
     """
     axes = [_axis(config, text) for text in texts]
     for path in {axis.path for axis in axes}:
         if sum(axis.path == path for axis in axes) > 1:
             raise UserError(f"--over names {path} twice; give all of its values in one list.")
+    _refuse_what_is_searched(config, axes)
     return axes
 
 
@@ -123,7 +125,7 @@ def groups_of(config: ml_collections.ConfigDict, points: Sequence[Point]) -> lis
     The floats of a learner's hyperparameters may differ within a group; shapes, choices, data, environments, and what a
     task uses outside its program may not.
     """
-    floats = _floats(config)
+    floats = _floats(config, points)
     traced = tuple(path.partition(".")[2] for path in points[0] if path in floats)
     found: dict[tuple[Any, ...], list[int]] = {}
     for number, point in enumerate(points):
@@ -171,10 +173,25 @@ def _draw(axes: Sequence[Axis], num_points: int, seed: int) -> list[tuple[Any, .
     )
 
 
-def _floats(config: ml_collections.ConfigDict) -> set[str]:
-    """The fields that may be traced in a compiled program."""
+def _floats(config: ml_collections.ConfigDict, points: Sequence[Point]) -> set[str]:
+    """The fields that may be traced in a compiled program, whatever the points set elsewhere."""
+    elsewhere = {tuple(item for item in point.items() if not item[0].startswith("learner.")) for point in points}
+    outside = frozenset[str]().union(*(used_outside(at(config, dict(items))) for items in elsewhere))
     fields = dataclasses.fields(learner_module(config.algorithm).Config)
-    return {f"learner.{f.name}" for f in fields if f.type in (float, "float") and f.name not in used_outside(config)}
+    return {f"learner.{f.name}" for f in fields if f.type in (float, "float") and f.name not in outside}
+
+
+def _refuse_what_is_searched(config: ml_collections.ConfigDict, axes: Sequence[Axis]) -> None:
+    """Raise a `UserError` for a field whose value the task's own search would replace, at any point."""
+    searches = [axis for axis in axes if axis.path.startswith("search.") and axis.values]
+    for values in itertools.product(*(axis.values for axis in searches)):
+        chosen = chosen_by_search(at(config, {axis.path: v for axis, v in zip(searches, values, strict=True)}))
+        for axis in axes:
+            if axis.path.removeprefix("learner.") in chosen:
+                raise UserError(
+                    f"--over={axis.path} cannot be swept: config.search chooses it among its gammas and prices; "
+                    "leave them empty."
+                )
 
 
 def _axis(config: ml_collections.ConfigDict, text: str) -> Axis:

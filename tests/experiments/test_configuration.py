@@ -65,6 +65,12 @@ def test_a_config_begins_with_the_defaults_of_its_learner():
     assert (changed.run.seed, changed.run.num_updates) == (3, 5)
 
 
+def test_a_whole_number_in_a_field_of_floats_is_a_float():
+    config = make_config("ppo", learner={"learning_rate": 1, "num_envs": 2, "shared_torso": True})
+    assert [type(config.learner[name]) for name in ("learning_rate", "num_envs", "shared_torso")] == [float, int, bool]
+    config.learner.learning_rate = 0.5  # ml_collections lets no field change its type
+
+
 @pytest.mark.parametrize("section", ["learner", "run"])
 def test_an_unknown_field_is_refused_with_a_suggestion(section):
     near = {"learner": ("lerning_rate", "learning_rate"), "run": ("evaluate_evry", "evaluate_every")}[section]

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import signal
+import time
 import types
 
 import jax
@@ -33,7 +34,10 @@ TRACES = []
 
 @hyperparameters
 class Config:
-    """Of the map: r, what evaluation adds, at which count x becomes NaN, and iterations in an update."""
+    """Of the map: r, what evaluation adds, at which count x becomes NaN, and iterations in an update.
+
+    `shift` is refused above 1 by the formula of the update, and below 0 by that of evaluation.
+    """
 
     rate: float = 3.9
     shift: float = 0.0
@@ -42,15 +46,20 @@ class Config:
 
 
 def make(config):
-    if not isinstance(config.rate, jax.core.Tracer) and config.rate < 0:
-        raise ValueError(f"rate is {config.rate}; it must be at least 0.")
+    def check(name, is_right, rule):
+        value = getattr(config, name)
+        if not isinstance(value, jax.core.Tracer) and not is_right(value):
+            raise ValueError(f"{name} is {value}; it must be {rule}.")
+
+    check("rate", lambda rate: rate >= 0, "at least 0")
 
     def init(key):
         x = jnp.float32(0.1) + (jax.random.key_data(key)[1] % 7) / jnp.float32(10)
         return {"key": key, "x": x, "count": jnp.int32(0)}
 
     def update(state, batch=None):
-        TRACES.append(config.repeats)
+        TRACES.append(config)
+        check("shift", lambda shift: not 1 < shift < math.inf, "at most 1")
         x, count = state["x"], state["count"] + 1
         for _ in range(config.repeats):
             x = config.rate * x * (1.0 - x)
@@ -58,6 +67,7 @@ def make(config):
         return {"key": state["key"], "x": x, "count": count}, {"loss": x, "count": count}
 
     def evaluate(key, state):
+        check("shift", lambda shift: shift >= 0, "at least 0")
         noise = (jax.random.key_data(key)[0] % 1000) / jnp.float32(1000)
         return {"score": state["x"] + noise + config.shift, "x": state["x"]}
 
@@ -97,11 +107,11 @@ def chaos_is_a_learner():
 def sweep_here(monkeypatch, capsys):
     """Call the program in this process; returns what it printed."""
 
-    def call(config, workdir, *over, given=None, **flags):
-        values = {"points": None, "search_seed": 0, "seeds": 2, "overwrite": False, "platform": "any"} | flags
+    def call(config, workdir, *over, given=None, **changes):
+        values = {"points": None, "search_seed": 0, "seeds": 2, "overwrite": False, "platform": "any"} | changes
         values = {"memory_gib": None} | values
-        flags = types.SimpleNamespace(config=config, over=list(over), workdir=str(workdir), **values)
-        monkeypatch.setattr(sweep, "FLAGS", flags)
+        given_flags = types.SimpleNamespace(config=config, over=list(over), workdir=str(workdir), **values)
+        monkeypatch.setattr(sweep, "FLAGS", given_flags)
         monkeypatch.setattr(sweep, "_given", lambda: ("configs/chaos.py", given or {}))
         with own_handlers():
             sweep.main([])
@@ -115,7 +125,7 @@ def room_for(monkeypatch):
     """Let every member need 1000 bytes, and so many of them fit."""
 
     def arrange(number):
-        monkeypatch.setattr(blocks, "memory", lambda gib: blocks.Memory(1000.0 * number, "a test's"))
+        monkeypatch.setattr(blocks, "memory", lambda *rest: blocks.Memory(1000.0 * number, "a test's"))
         monkeypatch.setattr(blocks, "needed", lambda programs, task, run, members: 1000.0 * len(members.keys))
 
     return arrange
@@ -216,6 +226,15 @@ def test_blocks_are_equal_the_fewest_that_fit_and_change_no_bit(
         assert len(json.loads(log.read_text().splitlines()[0])["loss"]) == sizes[0]
 
 
+def test_a_row_is_computed_once_however_many_blocks_follow(tmp_path, small, whole, sweep_here, room_for, monkeypatch):
+    computed, original = [], outcomes.bootstrap_interval
+    monkeypatch.setattr(outcomes, "bootstrap_interval", lambda scores: (computed.append(1), original(scores))[1])
+    room_for(2)
+    sweep_here(small, tmp_path, *OVER)
+    assert len(list(tmp_path.glob("sweep_blocks/*/result.json"))) == len(computed) == 8
+    assert (tmp_path / "sweep.jsonl").read_bytes() == (whole / "sweep.jsonl").read_bytes()
+
+
 def test_one_run_that_does_not_seem_to_fit_is_tried_all_the_same(tmp_path, small, sweep_here):
     printed = sweep_here(small, tmp_path, "learner.rate=3.6,3.9", seeds=1, memory_gib=1e-9)
     assert "2 blocks of 1 run; a block takes 0.0 MiB of 0.0 MiB, the limit of --memory_gib" in printed
@@ -248,6 +267,7 @@ def test_what_the_user_allows_the_device_has_or_the_host_has_free(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", lambda: [device, device])
     assert blocks.memory(None).bytes == 0.8e10
+    assert blocks.memory(None, 1e9).bytes == 0.7e10  # data of other groups lies there
     assert blocks.memory(2.0).bytes == 2 * 2**30  # of each
 
 
@@ -276,6 +296,16 @@ def test_where_all_diverge_there_is_no_best(tmp_path, small, sweep_here):
     printed = sweep_here(small, tmp_path, "learner.nan_at=3,4")
     assert "best       none: so many seeds of every point diverged" in printed
     assert "experiments.train" not in printed
+
+
+def test_an_infinite_score_is_one_that_diverged(tmp_path, small, sweep_here):
+    # beside a seed with NaN, which counts as -inf, a mean with +inf would be NaN; the same holds for one seed
+    sweep_here(small, tmp_path, "learner.shift=0,inf")
+    good, bad = read(tmp_path)
+    assert (good["diverged"], bad["diverged"]) == (0, 2)
+    assert (bad["score"], bad["interval_95"], bad["worst"]) == ("-inf", ["-inf", "-inf"], "-inf")
+    assert bad["evaluation"]["score"]["per_seed"] == ["inf", "inf"]
+    assert json.loads((tmp_path / "summary.json").read_text())["best"]["point"] == {"learner.shift": 0.0}
 
 
 def test_a_nan_that_shows_only_in_a_metric_counts(tmp_path):
@@ -379,9 +409,15 @@ def test_a_finished_sweep_is_not_run_again(tmp_path, small, sweep_here, files):
         ),
         (OVER, {"seeds": 3}, r"config: seeds is 3, was 2\. Choose"),
         (OVER, {"points": 2}, r"points is 2, was None; search_seed is 0, was None\."),
-        (OVER[:1], {}, r"over.learner.shift is None, was \[0.0, 0.01\]\."),
+        (OVER[:1], {}, r"over.learner.shift is None, was \[0.0, 0.01\]; over_order is \['learner.rate'\], was"),
+        # results are numbered by the points, and those by the order of the fields
+        (
+            OVER[::-1],
+            {},
+            r"over_order is \['learner.shift', 'learner.rate'\], was \['learner.rate', 'learner.shift'\]\.",
+        ),
     ],
-    ids=["values", "seeds", "points", "fields"],
+    ids=["values", "seeds", "points", "fields", "order"],
 )
 def test_another_sweep_in_the_workdir_is_refused_by_its_differences(
     whole, small, sweep_here, files, over, flags, message
@@ -405,11 +441,14 @@ def test_overwrite_starts_anew_and_leaves_what_is_not_ours(tmp_path, small, swee
     ("over", "flags", "message"),
     [
         ("learner.rate=3.9,-1", {}, r"at learner.rate=-1.0: rate is -1.0; it must be at least 0"),
+        ("learner.shift=0,0.5,2", {}, r"at learner.shift=2.0: shift is 2.0; it must be at most 1"),
+        ("learner.shift=0,0.5,-1", {}, r"at learner.shift=-1.0: shift is -1.0; it must be at least 0"),
+        ("learner.shift=uniform:0.5..1.1", {"points": 40}, r"at learner.shift=1\.\d*: shift .* at most 1"),
         ("run.evaluate_every=8,6", {}, r"at run.evaluate_every=6: config.run.evaluate_every is 6; it must be 0"),
         ("learner.rat=1", {}, "did you mean 'learner.rate'"),
         ("learner.rate=1", {"memory_gib": 0.0}, "--memory_gib=0; it must be above 0"),
     ],
-    ids=["a float of a point", "a group", "a field", "memory"],
+    ids=["a float of a point", "in an update", "in evaluation", "of many points", "a group", "a field", "memory"],
 )
 def test_a_mistake_in_any_point_ends_the_sweep_before_anything_is_written(
     tmp_path, small, sweep_here, over, flags, message
@@ -417,6 +456,46 @@ def test_a_mistake_in_any_point_ends_the_sweep_before_anything_is_written(
     with pytest.raises(UserError, match=message):
         sweep_here(small, tmp_path / "sweep", over, **flags)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_every_value_of_a_float_is_traced_once_and_not_every_point(small):
+    def traced(*texts, num=None):
+        points = search_space.points_of(search_space.read(small, texts), num, 0)
+        search = outcomes.Search(points, search_space.groups_of(small, points), 1, 0, "score", "max")
+        TRACES.clear()
+        runs.Tasks(small, search, search.groups)
+        return [(config.rate, config.shift) for config in TRACES], [tuple(point.values()) for point in points]
+
+    found, _ = traced(*OVER, "learner.nan_at=20,30,inf")  # of 4 x 2 x 3 points, all with the first value or but one
+    assert len(found) == 1 + (4 - 1) + (2 - 1) + (3 - 1)
+    assert {rate for rate, _ in found} == set(RATES)
+    assert {shift for _, shift in found} == {0.0, 0.01}
+    found, points = traced("learner.rate=uniform:3..4", "learner.shift=uniform:0..1", num=50)
+    assert len(found) <= 1 + 4
+    assert {*found} <= {*points}
+    for drawn, place in ((found, 0), (found, 1)):
+        values = [point[place] for point in points]
+        assert {min(values), max(values)} <= {point[place] for point in drawn}
+
+
+def test_a_mistake_of_the_config_itself_is_not_blamed_on_a_point(tmp_path, small, sweep_here):
+    config = small.copy_and_resolve_references()
+    config.run.checkpoint_every = 7
+    with pytest.raises(UserError, match=r"^config.run.checkpoint_every is 7; it must be 0"):
+        sweep_here(config, tmp_path, "learner.rate=3.6,3.9")
+    sweep_here(config, tmp_path, "run.checkpoint_every=8", "learner.rate=3.6")  # which no point has
+
+
+@pytest.mark.parametrize(("where", "name"), [(blocks, "needed"), (runs, "run_members")])
+def test_what_does_not_fit_says_what_to_do(tmp_path, small, sweep_here, monkeypatch, where, name):
+    def exhaust(*rest, **options):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8589934592 bytes.")
+
+    monkeypatch.setattr(where, name, exhaust)
+    with pytest.raises(
+        UserError, match=r"^4 runs at a time do not fit .* with a lower --memory_gib goes on with fewer"
+    ):
+        sweep_here(small, tmp_path, "learner.rate=3.6,3.9")
 
 
 # The report
@@ -452,6 +531,23 @@ def test_a_long_table_is_cut_and_says_how_much_is_missing():
     assert lines[-1] == "and 10 more points, in sweep.jsonl"
 
 
+def test_values_that_four_digits_do_not_tell_apart_have_more():
+    points = [{"learner.discount": value, "learner.rate": 0.001} for value in (0.99999, 0.999995, 0.9)]
+    search = outcomes.Search(points, [], 1, 0, "score", "max")
+    row = {"score": 1.0, "interval_95": [1.0, 1.0], "worst": 1.0, "diverged": 0}
+    lines = outcomes.table(search, [{"point": point, **row} for point in points])
+    assert [line.split()[:2] for line in lines[1:]] == [["0.99999", "0.001"], ["0.999995", "0.001"], ["0.9", "0.001"]]
+
+
+def test_what_was_found_is_said_before_anything_is_drawn(tmp_path, small, sweep_here, monkeypatch, capsys):
+    monkeypatch.setattr(sweep.pictures, "draw", lambda *rest: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sweep_here(small, tmp_path, "learner.rate=3.6,3.9")
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:2] == ["rate", "score"] for line in lines)
+    assert lines[-1].startswith("python -m experiments.train")
+
+
 def test_random_points_are_run(tmp_path, small, sweep_here):
     sweep_here(small, tmp_path, "learner.rate=uniform:3.6..4", "learner.shift=0,0.1", points=5, seeds=1)
     found = [row["point"] for row in read(tmp_path)]
@@ -480,6 +576,27 @@ def test_a_sweep_of_ppo_from_end_to_end(programs, tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["algorithm"] == "ppo"
     words = shlex.split(next(line for line in done.stdout.splitlines() if line.startswith("python -m")))
     assert words[2:5] == ["experiments.train", programs.config, "--config.run.num_updates=40"]
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_in_the_middle_of_a_block_ends_with_the_same_bytes(programs, tmp_path):
+    flags = [programs.config, "--over=learner.learning_rate=1e-3,1e-2", "--seeds=2", "--config.run.num_updates=400"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    with programs.start("sweep", *flags, f"--workdir={killed}") as process:
+        while not list(killed.glob("sweep_blocks/*/checkpoints/[0-9]*/state")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert list(killed.rglob("checkpoints"))
+    assert not [*killed.rglob("result.json"), *killed.glob("sweep.jsonl")]
+    resumed = programs.run("sweep", *flags, f"--workdir={killed}")
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    assert "resume     from the checkpoint of update" in resumed.stdout
+    assert programs.run("sweep", *flags, f"--workdir={whole}").returncode == 0
+    assert (killed / "sweep.jsonl").read_bytes() == (whole / "sweep.jsonl").read_bytes()
+    logs = [list(folder.glob("sweep_blocks/*/metrics.jsonl")) for folder in (killed, whole)]
+    assert [path.read_bytes() for path in logs[0]] == [path.read_bytes() for path in logs[1]]
 
 
 def test_a_mistake_ends_in_one_line(programs, tmp_path):

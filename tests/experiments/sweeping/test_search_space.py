@@ -72,6 +72,7 @@ def test_values_have_the_type_of_their_field(config, text, path, values):
         (["learner.activation=uniform:1..2"], "is a range, and the field holds no number"),
         (["run.seed=0,1"], "run.seed cannot be swept: seeds are those of --seeds"),
         (["run.best_metric=a,b"], "cannot be swept: points are compared by it"),
+        (["data.evaluate_on=test,validation"], "cannot be swept: points are compared on the same examples"),
         (["algorithm=ppo,dqn"], "cannot be swept: another algorithm has other hyperparameters"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -169,7 +170,8 @@ def test_only_floats_of_the_learner_share_a_program(config, points):
         ("umap", {"data": {}}, "learner.target_weight=0.1,0.5", False),
         ("umap", {"data": {}}, "learner.min_dist=0.1,0.5", True),
         ("svm", {"data": {}}, "learner.C=1,10", True),
-        ("svm", {"data": {}, "search": {"gammas": (0.1,), "prices": (1.0,)}}, "learner.C=1,10", False),
+        ("svm", {"data": {}}, "learner.tolerance=1e-3,1e-2", True),
+        ("svm", {"data": {}, "search": {"gammas": (0.1,), "prices": (1.0,)}}, "learner.tolerance=1e-3,1e-2", False),
         ("classifier", {"data": {}}, "learner.dropout_rate=0,0.5", True),
         ("classifier", {"data": {}}, "data.num_train=100,200", False),
     ],
@@ -178,6 +180,40 @@ def test_what_a_task_uses_outside_its_program_takes_one_for_each_value(algorithm
     config = make_config(algorithm, **sections)
     found = search_space.points_of(search_space.read(config, [text]), None, 0)
     assert len(search_space.groups_of(config, found)) == (1 if is_shared else 2)
+
+
+SEARCHED = {"gammas": (0.1,), "prices": (1.0,)}
+
+
+@pytest.mark.parametrize(
+    ("search", "texts"),
+    [
+        (SEARCHED, ["learner.C=1,10"]),
+        (SEARCHED, ["config.learner.gamma=log_uniform:0.1..10"]),
+        ({}, ["search.gammas=(),(0.1,)", "search.prices=(),(1.0,)", "learner.C=1,10"]),
+        ({"gammas": (0.1,)}, ["learner.C=1,10", "search.prices=(1.0,),(1.0,2.0)"]),
+    ],
+)
+def test_what_a_search_chooses_is_not_swept(search, texts):
+    config = make_config("svm", data={}, search=search)
+    with pytest.raises(
+        UserError, match=r"learner\.(C|gamma) cannot be swept: config.search chooses it .* leave them emp"
+    ):
+        search_space.read(config, texts)
+
+
+def test_without_a_search_at_any_point_its_fields_are_swept():
+    config = make_config("svm", data={}, search=SEARCHED)
+    axes = search_space.read(config, ["search.gammas=()", "search.prices=()", "learner.C=1,10"])
+    (group,) = search_space.groups_of(config, search_space.points_of(axes, None, 0))
+    assert group.traced == ("C",)
+
+
+def test_a_float_that_a_search_reads_at_some_points_takes_a_program_at_all():
+    config = make_config("svm", data={})
+    texts = ["search.gammas=(),(0.1,)", "search.prices=(),(1.0,)", "learner.tolerance=1e-3,1e-2"]
+    groups = search_space.groups_of(config, search_space.points_of(search_space.read(config, texts), None, 0))
+    assert (len(groups), {group.traced for group in groups}) == (8, {()})
 
 
 def test_the_config_of_a_point_has_its_values_and_leaves_the_other_as_it_was(config):
