@@ -40,10 +40,15 @@ def roofline(directory: pathlib.Path, rows: Sequence[dict[str, Any]]) -> pathlib
     def paint(figure):
         panel = figure.subplots()
         intensities = np.geomspace(left, right, 200)
+        labels = []
         for p, style in zip(peaks, ("-", "--", ":", "-."), strict=False):
             roof = np.minimum(p.flops_per_second, intensities * p.bytes_per_second)
-            label = f"measured: {p.flops_per_second / 1e9:,.0f} GFLOP/s of products, {p.bytes_per_second / 1e9:,.0f}"
-            panel.loglog(intensities, roof, style, color="black", linewidth=1, label=f"{label} GB/s, {p.dtype}")
+            panel.loglog(intensities, roof, style, color="black", linewidth=1, label=f"peaks, {p.dtype}")
+            labels.append(
+                f"measured in {p.dtype}: {p.flops_per_second / 1e9:,.0f} GFLOP/s of products, "
+                f"{p.bytes_per_second / 1e9:,.0f} GB/s of copies"
+            )
+        panel.text(0.01, 0.98, "\n".join(labels), transform=panel.transAxes, va="top", fontsize=7)
         suites = list(dict.fromkeys(row["suite"] for row in shown))
         for index, suite in enumerate(suites):
             mine = [row for row in shown if row["suite"] == suite]
@@ -66,9 +71,9 @@ def roofline(directory: pathlib.Path, rows: Sequence[dict[str, Any]]) -> pathlib
         panel.set_ylabel("operations per second (FLOP/s)")
         panel.yaxis.set_major_formatter(EngFormatter(sep=""))
         panel.grid(alpha=0.3, which="both", linewidth=0.5)
-        panel.legend(fontsize=7, loc="upper left")
+        panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4)
 
-    return save(directory / "roofline.png", paint, (8, 5.5))
+    return save(directory / "roofline.png", paint, (8, 6.5))
 
 
 def _best_peaks(rows: Sequence[dict[str, Any]]) -> list[Peaks]:
@@ -145,5 +150,7 @@ def growth(directory: pathlib.Path, rows: Sequence[dict[str, Any]]) -> pathlib.P
 
 
 def _device(rows: Sequence[dict[str, Any]]) -> str:
-    device = rows[0]["device"]
+    device, host = rows[0]["device"], rows[0]["host"]
+    if device["platform"] == "cpu":
+        return f"{host['cores']} cores of {host['processor']}"
     return f"{device['kind']} x {device['count']}"

@@ -12,6 +12,7 @@ def row(case, seconds, **changes):
     made = {"suite": "nn", "case": case, "contestant": "mathai", "is_ours": True, "dtype": "float32", "peaks": PEAKS}
     made |= {"seconds": [seconds], "median_seconds": seconds, "flops": 1e6, "bytes": 1e6, "variable": "points"}
     made |= {"size": 10, "family": case, "temporary_bytes": 4, "resident_bytes": None}
+    made |= {"host": {"processor": "Fast", "cores": 2}}
     return made | {"device": {"platform": "cpu", "kind": "cpu", "count": 1}} | changes
 
 
@@ -26,6 +27,7 @@ def test_the_roof_is_the_lower_of_both_peaks_and_a_case_stands_at_its_intensity_
     np.testing.assert_allclose(inside, [1.0, 2e6])
     assert outside[1] == pytest.approx(1e7)
     assert outside[0] > x.max()  # its bytes are not known
+    assert panel.get_title() == "ours on 2 cores of Fast"
     assert panel.get_xlabel().endswith("(FLOP/B)")
     assert panel.get_ylabel().endswith("(FLOP/s)")
 
