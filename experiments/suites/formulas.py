@@ -5,13 +5,14 @@ last of JAX's peers in float64.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import progress
 from experiments.benchmarking import work
 from experiments.peers import pytorch
 from experiments.suites.base import Case, Contestant
@@ -43,7 +44,16 @@ class Formula(NamedTuple):
     torch: Callable[..., Any] | None = None
 
 
-def cases_of(formula: Formula, num_elements: int, options: Options) -> list[Case]:
+def cases_of(make: Callable[[int, str], Iterator[Formula]], options: Options) -> Iterator[Case]:
+    """The cases of all formulas that `make` gives for a number of elements and a dtype, at every size."""
+    if options.with_peers and not pytorch.is_here():
+        progress.say("peer", "PyTorch is not installed, or not for this device")
+    for num_elements in options.elements:
+        for formula in make(num_elements, options.dtype):
+            yield from _pair(formula, num_elements, options)
+
+
+def _pair(formula: Formula, num_elements: int, options: Options) -> list[Case]:
     """The formula forward, and with its gradient, for which twice the operations are added."""
     forward = _case(formula, "", lambda f: f, formula.arguments, formula.operations, options.with_peers)
     arguments = (*formula.arguments, formula.cotangent)

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments import progress
-from experiments.peers import pytorch
 from experiments.suites.base import Case
 from experiments.suites.formulas import Formula, cases_of
 from experiments.suites.options import Options
@@ -19,11 +17,7 @@ CLASSES = (10, 1024)
 
 def cases(options: Options) -> Iterator[Case]:
     """Every loss forward, and forward with its gradient, on so many elements."""
-    if options.with_peers and not pytorch.is_here():
-        progress.say("peer", "PyTorch is not installed, or not for this device")
-    for num_elements in options.elements:
-        for formula in _formulas(num_elements, options.dtype):
-            yield from cases_of(formula, num_elements, options)
+    return cases_of(_formulas, options)
 
 
 def _formulas(num_elements: int, dtype: str) -> Iterator[Formula]:

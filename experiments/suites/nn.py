@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments import progress
 from experiments.benchmarking import work
 from experiments.peers import pytorch
 from experiments.suites.base import Case, Contestant
@@ -38,11 +37,7 @@ ELEMENTWISE = {  # operations per element, and PyTorch's name
 
 def cases(options: Options) -> Iterator[Case]:
     """Every formula forward, and forward with its gradient, on so many elements; then training."""
-    if options.with_peers and not pytorch.is_here():
-        progress.say("peer", "PyTorch is not installed, or not for this device")
-    for num_elements in options.elements:
-        for formula in _formulas(num_elements, options.dtype):
-            yield from cases_of(formula, num_elements, options)
+    yield from cases_of(_formulas, options)
     if options.dtype == "float32":
         yield _training(options.with_peers)
 
