@@ -205,7 +205,7 @@ def _best_peer(measured: Sequence[dict[str, Any]], peer: tuple[str, str], machin
     if not rows:
         return ""
     best = min(rows, key=lambda row: row["median_seconds"])
-    return f"{ratio(best)} times as fast as {best['contestant']}"
+    return f"{ratio(best)} times as fast as {_name(best['contestant'])}"
 
 
 def _formulas(rows: Sequence[dict[str, Any]]) -> str:
@@ -220,17 +220,23 @@ def _formulas(rows: Sequence[dict[str, Any]]) -> str:
         forward, gradient = by_case[name], by_case.get(f"{name}, gradient", {})
         peers = [contestant for contestant in forward if contestant != "mathai"]
         if "mathai" in forward:
-            digits = [f"{forward[peer]['score']:.1f} {peer}" for peer in peers]
+            digits = [f"{forward[peer]['score']:.1f} {_name(peer)}" for peer in peers]
             lines.append(
                 [
                     name,
                     f"{forward['mathai']['score']:.1f}",
                     ", ".join(digits),
-                    ", ".join(f"{_median_ratio(forward[peer])} {peer}" for peer in peers),
-                    ", ".join(f"{_median_ratio(gradient[peer])} {peer}" for peer in peers if peer in gradient),
+                    ", ".join(f"{_median_ratio(forward[peer])} {_name(peer)}" for peer in peers),
+                    ", ".join(f"{_median_ratio(gradient[peer])} {_name(peer)}" for peer in peers if peer in gradient),
                 ]
             )
     return _table(head, lines)
+
+
+def _name(contestant: str) -> str:
+    """The name of a contestant within a list: its variant in brackets."""
+    name, _, variant = contestant.partition(", ")
+    return f"{name} ({variant})" if variant else name
 
 
 def _median_ratio(row: dict[str, Any]) -> str:
@@ -241,8 +247,9 @@ def _median_ratio(row: dict[str, Any]) -> str:
 def _cases(suite: str, rows: Sequence[dict[str, Any]]) -> str:
     """One line for each case, a column for each peer; of cases of one name, as with more steps, one for each."""
     peers = list(dict.fromkeys(row["contestant"] for row in rows if row["contestant"] != "mathai"))
-    head = ["work", "ours", "first call", "memory", *peers]
-    head += [f"{SCORES[suite]}: ours, {', '.join(peers)}" if peers else SCORES[suite]] if suite in SCORES else []
+    names = [_name(peer) for peer in peers]
+    head = ["work", "ours", "first call", "memory", *names]
+    head += [f"{SCORES[suite]}: ours, {', '.join(names)}" if peers else SCORES[suite]] if suite in SCORES else []
     lines = []
     for case, work in dict.fromkeys((row["case"], row["work"]) for row in rows):
         found = {row["contestant"]: row for row in rows if (row["case"], row["work"]) == (case, work)}
