@@ -13,8 +13,9 @@ STATUS, CLEAR = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clea
 def peak_of(call: Callable[[], Any]) -> tuple[Any, int | None]:
     """Return what a call returns, and by how many bytes the resident memory of this process rose above what it was.
 
-    Memory that the process had freed and kept is not counted again, so that a small call may show 0. None where the
-    system has no such record (it is Linux's), or where JAX computes elsewhere; other processes are not counted.
+    Memory that the process had freed and kept is not counted again, so that a small call may show 0 and only large
+    growth means something. None where the system has no such record (it is Linux's), or where JAX computes elsewhere;
+    other processes are not counted.
 
     >>> import numpy as np
     >>> _, rise = peak_of(lambda: np.ones(8_000_000).sum())

@@ -9,6 +9,8 @@ import numpy as np
 
 from experiments.benchmarking.peaks import Peaks
 
+LEAST_GROWTH = 32 * 2**20
+
 
 def fractions(row: dict[str, Any], peaks: Peaks) -> dict[str, float]:
     """Return which part of the peaks a row reaches: `gemm_fraction` of products, `copy_fraction` of bytes.
@@ -84,8 +86,14 @@ def _of_peak(row: dict[str, Any]) -> str:
 
 
 def memory(row: dict[str, Any]) -> int | None:
-    """Return bytes of temporaries as the compiler says, or by which the process grew; None where neither is known."""
-    return row["temporary_bytes"] if row["temporary_bytes"] is not None else row["resident_bytes"]
+    """Return bytes of temporaries as the compiler says, or by which the process grew; None where neither is known.
+
+    Growth by less than 32 MiB is not known: it may come out of what the process has freed and kept.
+    """
+    if row["temporary_bytes"] is not None:
+        return row["temporary_bytes"]
+    grown = row["resident_bytes"]
+    return grown if grown is not None and grown >= LEAST_GROWTH else None
 
 
 def rate(per_second: float, unit: str) -> str:

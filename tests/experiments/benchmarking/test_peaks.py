@@ -44,6 +44,15 @@ def test_memory_is_what_a_call_took_at_its_highest():
     assert rise < 100_000_000  # the earlier peak is forgotten
 
 
+@pytest.mark.parametrize(
+    ("temporary", "resident", "shown"),
+    [(4, 10**9, 4), (None, 10**9, 10**9), (None, 10**6, None), (None, None, None)],
+    ids=["compiled", "large growth", "small growth", "no record"],
+)
+def test_the_memory_of_a_row_is_what_is_known_of_it(temporary, resident, shown):
+    assert report.memory({"temporary_bytes": temporary, "resident_bytes": resident}) == shown
+
+
 def test_where_there_is_no_record_the_call_is_made_all_the_same(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "CLEAR", tmp_path / "none" / "clear_refs")
     assert memory.peak_of(lambda: 5) == (5, None)
