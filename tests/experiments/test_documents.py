@@ -141,7 +141,7 @@ class Shell:
         assert "episode_return" in done.stdout
 
     def _experiments_benchmark(self, words):
-        words = [word for word in words if not word.startswith(("--out=", "--purejaxrl="))]
+        words = [word for word in words if not word.startswith(("--out=", "--purejaxrl=", "--mnist="))]
         name = hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]
         go = lambda folder: self._programs.run(  # noqa: E731
             "benchmark", *words, "--sizes=tiny", "--repeats=3", f"--out={folder}"
