@@ -26,7 +26,6 @@ from experiments.errors import UserError, run_program
 from experiments.metrics import json_line
 from experiments.suites.base import Case, run_case
 from experiments.suites.options import SCALING, SIZES, Options
-from experiments.train import demand_platform
 
 FLAGS = flags.FLAGS
 RESULTS = "results.jsonl"
@@ -77,7 +76,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--purejaxrl is a peer; give --peers too.")
     options, before = read_options(), compare.read(FLAGS.compare) if FLAGS.compare else None
     devices.prepare(max(options.seeds) if {"ppo", "svm"} & set(FLAGS.suite) else 1)
-    demand_platform(FLAGS.platform)
+    devices.demand_platform(FLAGS.platform)
     if FLAGS.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     suites = [(name, cases) for name in FLAGS.suite if (cases := _cases(name, options)) is not None]
@@ -173,7 +172,7 @@ class Bench:
             fits = scaling.fit(self.rows)
             for fit in fits:
                 print(scaling.line(fit), flush=True)
-            self._write([{"kind": "scaling", **fit} for fit in fits])
+            self._write([{"kind": "scaling", **fit, **self._provenance} for fit in fits])
         if self._directory is not None and self.rows:
             drawn = pictures.draw(self._directory, self.rows, is_scaling=self._is_scaling)
             progress.say("wrote", ", ".join(str(path) for path in (self._directory / RESULTS, *drawn)))
@@ -190,8 +189,8 @@ class Bench:
         return self._peaks[dtype]
 
     def _keep(self, suite: str, rows: list[dict[str, Any]]) -> None:
-        rows = [{"kind": "measurement", "suite": suite, **row} for row in rows]
-        self.rows += [row | self._provenance for row in rows]
+        rows = [{"kind": "measurement", "suite": suite, **row, **self._provenance} for row in rows]
+        self.rows += rows
         self._write(rows)
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
@@ -200,8 +199,7 @@ class Bench:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             with (self._directory / RESULTS).open("a") as file:
-                for row in rows:
-                    file.write(json_line(row | self._provenance))
+                file.writelines(map(json_line, rows))
         except OSError as error:
             raise UserError(f"--out={self._directory} cannot be written: {error.strerror}") from error
 

@@ -22,7 +22,7 @@ import ml_collections
 from ml_collections import config_dict
 
 import mathai.learners
-from experiments.errors import UserError
+from experiments.errors import UserError, one_line
 
 RUN_DEFAULTS = {
     "seed": 0,  # the first seed; --seeds=N takes this and the N − 1 after it
@@ -162,6 +162,18 @@ def from_json(stored: Mapping[str, Any]) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {name: tuples(value) if isinstance(value, Mapping) else value for name, value in stored.items()}
     )
+
+
+def loaded(config: Any) -> Any:
+    """Return the config of a flag; what went wrong in its file is a `UserError` where it is the user's."""
+    try:
+        config.algorithm  # noqa: B018  a config that failed to load raises when it is first read
+    except Exception as error:
+        reason = error.__cause__ or error
+        if isinstance(reason, (OSError, UserError)):
+            raise UserError(one_line(reason)) from error
+        raise
+    return config
 
 
 def differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:

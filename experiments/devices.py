@@ -14,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from experiments.configuration import num_cores
+from experiments.errors import UserError
 
 AXIS = "seeds"
 SPARE_THREADS = 16
@@ -33,6 +34,22 @@ def prepare(num_programs: int) -> None:
     if not is_set and min(cores, num_programs) > 1:
         with contextlib.suppress(RuntimeError):  # JAX has begun to compute: its devices stay as they are
             jax.config.update("jax_num_cpu_devices", min(cores, num_programs))
+
+
+def demand_platform(platform: str) -> None:
+    """Check that JAX computes where a flag demands it."""
+    try:
+        if platform == "cpu":
+            jax.config.update("jax_platforms", "cpu")
+        found = jax.default_backend()
+    except RuntimeError as error:
+        raise UserError(f"JAX finds no device: {' '.join(str(error).split())[:200]}") from error
+    if platform not in ("any", found):
+        extra = {"gpu": "mathai[cuda]", "tpu": "mathai[tpu]"}.get(platform)
+        raise UserError(
+            f"--platform={platform} was demanded, but JAX finds only {found}. "
+            f"Install {extra} on a machine that has one, or leave --platform out."
+        )
 
 
 def over_seeds(function: Callable[..., PyTree], num_seeds: int) -> Callable[..., PyTree]:

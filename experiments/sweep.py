@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import devices, metrics, progress
-from experiments.configuration import as_json, provenance
+from experiments.configuration import as_json, loaded, provenance
 from experiments.errors import UserError, run_program
 from experiments.run_loop import StopSignal
 from experiments.statistics import format_score
@@ -27,7 +27,6 @@ from experiments.sweeping.outcomes import FOLDER, RESULT, Search
 from experiments.sweeping.runs import Sweep, Tasks
 from experiments.sweeping.search_space import Axis
 from experiments.tasks import at_once
-from experiments.train import demand_platform, loaded
 from experiments.workdir import SUMMARY, begin, claim, write_json
 
 FLAGS = flags.FLAGS
@@ -84,7 +83,7 @@ def main(argv: list[str]) -> None:
     request = _request()
     config, search = request.config, request.search
     devices.prepare(max(at_once(config), *(len(search.members(group)) for group in search.groups)))
-    demand_platform(FLAGS.platform)
+    devices.demand_platform(FLAGS.platform)
     stop = StopSignal()
     try:
         _go(request, stop)

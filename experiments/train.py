@@ -14,8 +14,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import devices, pictures, progress, run_loop
-from experiments.configuration import as_json, provenance
-from experiments.errors import UserError, one_line, run_program
+from experiments.configuration import as_json, loaded, provenance
+from experiments.errors import run_program
 from experiments.statistics import format_score, summarize
 from experiments.tasks import Task, at_once, make_task
 from experiments.workdir import SUMMARY, begin, claim, write_json
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     del argv
     config, workdir = loaded(FLAGS.config), pathlib.Path(FLAGS.workdir)
     devices.prepare(max(FLAGS.seeds, at_once(config)))
-    demand_platform(FLAGS.platform)
+    devices.demand_platform(FLAGS.platform)
     task = make_task(config)
     run_loop.validate(task, config.run)
     num_seeds = FLAGS.seeds if FLAGS.seeds > 1 else None
@@ -57,34 +57,6 @@ def main(argv: list[str]) -> None:
             finish(config, task, workdir, outcome)
         else:
             progress.say("stopped", f"at update {outcome.step} of {task.num_updates}; the same command resumes")
-
-
-def loaded(config: Any) -> Any:
-    """Return the config of a flag; what went wrong in its file is a `UserError` where it is the user's."""
-    try:
-        config.algorithm  # noqa: B018  a config that failed to load raises when it is first read
-    except Exception as error:
-        reason = error.__cause__ or error
-        if isinstance(reason, (OSError, UserError)):
-            raise UserError(one_line(reason)) from error
-        raise
-    return config
-
-
-def demand_platform(platform: str) -> None:
-    """Check that JAX computes where a flag demands it."""
-    try:
-        if platform == "cpu":
-            jax.config.update("jax_platforms", "cpu")
-        found = jax.default_backend()
-    except RuntimeError as error:
-        raise UserError(f"JAX finds no device: {' '.join(str(error).split())[:200]}") from error
-    if platform not in ("any", found):
-        extra = {"gpu": "mathai[cuda]", "tpu": "mathai[tpu]"}.get(platform)
-        raise UserError(
-            f"--platform={platform} was demanded, but JAX finds only {found}. "
-            f"Install {extra} on a machine that has one, or leave --platform out."
-        )
 
 
 def finish(config, task: Task, workdir: pathlib.Path, outcome: run_loop.Outcome) -> None:

@@ -96,13 +96,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write a JSON file so that it is there whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: pathlib.Path) -> Any:
