@@ -13,11 +13,13 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
 from mathai.kernel._arrays import check_at_least, contract, promote
-from mathai.kernel._distances import weighted_distances
+from mathai.kernel._products import linear_gram, on_devices, polynomial_gram, power, rbf_gram, widths
+from mathai.nn._sharding import check_mesh
 
 __all__ = ["add", "as_pytree", "gram", "gram_diagonal", "linear", "multiply", "polynomial", "rbf", "scale"]
 
@@ -83,7 +85,7 @@ def polynomial(
     Array(144., dtype=float32)
     """
     (x, z), dtype = _vectors(x, z)
-    return _power(contract("d,d->", x, z), degree, c, gamma).astype(dtype)
+    return power(contract("d,d->", x, z), degree, c, gamma).astype(dtype)
 
 
 def rbf(
@@ -119,7 +121,7 @@ def rbf(
     """
     (x, z), dtype = _vectors(x, z)
     difference = x - z
-    return jnp.exp(-jnp.sum(_widths(gamma, x) * difference * difference)).astype(dtype)
+    return jnp.exp(-jnp.sum(widths(gamma, x) * difference * difference)).astype(dtype)
 
 
 def add(first: Kernel, second: Kernel) -> Kernel:
@@ -191,7 +193,12 @@ def scale(kernel: Kernel, factor: ArrayLike) -> Kernel:
 
 
 def gram(
-    kernel: Kernel, X: Shaped[ArrayLike, "n features"], Z: Shaped[ArrayLike, "m features"] | None = None
+    kernel: Kernel,
+    X: Shaped[ArrayLike, "n features"],
+    Z: Shaped[ArrayLike, "m features"] | None = None,
+    *,
+    mesh: Mesh | None = None,
+    axis: str = "data",
 ) -> Float[Array, "n m"]:
     """The Gram matrix: a kernel between all pairs of two sets of vectors, or of one set with itself.
 
@@ -205,14 +212,16 @@ def gram(
       kernel: k, any kernel.
       X: the rows' vectors; integers and booleans count as JAX's default float.
       Z: the columns' vectors; None takes X.
+      mesh: devices that take a block of rows each, and all columns, with axes of type Auto; None is one device.
+      axis: of the mesh, over which rows are spread; over its other axes all is replicated.
 
     Returns:
-      K, in the inputs' dtype. A NaN feature makes NaN in its row and its column; an infinite one NaN, infinities or,
-      at an infinite distance, 0.
+      K, in the inputs' dtype, its rows on their devices. A NaN feature makes NaN in its row and its column; an infinite
+      one NaN, infinities or, at an infinite distance, 0.
 
     Raises:
       AssertionError: X and Z are not matrices with the same number of columns, or a parameter is of another rank.
-      ValueError: a parameter is out of the kernel's range.
+      ValueError: a parameter is out of the kernel's range, or the mesh has no such axis.
 
     Source:
       Schölkopf & Smola (2002), Learning with Kernels, definition 2.3.
@@ -225,7 +234,12 @@ def gram(
     (Z,) = rest or (None,)
     chex.assert_rank([X] if Z is None else [X, Z], 2)
     chex.assert_equal_shape_suffix([X, X if Z is None else Z], 1)
-    return _gram(kernel, X, Z).astype(dtype)
+    check_mesh("gram", mesh, axis)
+    if mesh is None or not len(X):
+        return _gram(kernel, X, Z, None).astype(dtype)
+    kernel = as_pytree(kernel)
+    jax.eval_shape(lambda: _gram(kernel, X, Z, None))  # parameters that are known are refused while they are
+    return on_devices(_gram, kernel, X, Z, mesh, axis).astype(dtype)
 
 
 def gram_diagonal(kernel: Kernel, X: Shaped[ArrayLike, "n features"]) -> Float[Array, "n"]:
@@ -322,37 +336,26 @@ class _Scaled:
         return self.factor * self.kernel(x, z)
 
 
-def _gram(kernel: Kernel, X: Array, Z: Array | None) -> Array:
+def _gram(kernel: Kernel, X: Array, Z: Array | None, places: Array | None) -> Array:
+    """K of rows X and columns Z; `places` says which columns the rows are, if they are some of them."""
     if isinstance(kernel, _Sum):
-        return _gram(kernel.first, X, Z) + _gram(kernel.second, X, Z)
+        return _gram(kernel.first, X, Z, places) + _gram(kernel.second, X, Z, places)
     if isinstance(kernel, _Product):
-        return _gram(kernel.first, X, Z) * _gram(kernel.second, X, Z)
+        return _gram(kernel.first, X, Z, places) * _gram(kernel.second, X, Z, places)
     if isinstance(kernel, _Scaled):
-        return jnp.asarray(kernel.factor) * _gram(kernel.kernel, X, Z)
+        return jnp.asarray(kernel.factor) * _gram(kernel.kernel, X, Z, places)
     function, arguments, keywords = _unbound(kernel)
     for known, by_products in _BY_PRODUCTS:
         if function is known and not arguments:
-            return by_products(X, Z, **keywords)
+            return by_products(X, Z, places, **keywords)
     to_all = lambda x: jax.vmap(lambda z: kernel(x, z))(X if Z is None else Z)  # noqa: E731
     return jax.vmap(to_all)(X) if len(X) <= STRANGERS_AT_ONCE else jax.lax.map(to_all, X, batch_size=STRANGERS_AT_ONCE)
 
 
-def _linear_gram(X: Array, Z: Array | None) -> Array:
-    return contract("nd,md->nm", X, X if Z is None else Z)
-
-
-def _polynomial_gram(X: Array, Z: Array | None, *, degree=3, c=1.0, gamma=1.0) -> Array:
-    return _power(_linear_gram(X, Z), degree, c, gamma)
-
-
-def _rbf_gram(X: Array, Z: Array | None, *, gamma) -> Array:
-    return jnp.exp(-weighted_distances(X, Z, _widths(gamma, X)))
-
-
 _BY_PRODUCTS: tuple[tuple[Callable, Callable[..., Array]], ...] = (
-    (linear, _linear_gram),
-    (polynomial, _polynomial_gram),
-    (rbf, _rbf_gram),
+    (linear, linear_gram),
+    (polynomial, polynomial_gram),
+    (rbf, rbf_gram),
 )
 
 
@@ -364,29 +367,6 @@ def _unbound(kernel: Kernel) -> tuple[Callable, tuple, Mapping[str, Any]]:
         return kernel, (), {}
     function, arguments, keywords = _unbound(kernel.func)
     return function, (*arguments, *kernel.args), {**keywords, **kernel.keywords}
-
-
-def _power(product: Array, degree, c, gamma) -> Array:
-    check_at_least("polynomial: degree", degree, 1)
-    if isinstance(degree, float) and not degree.is_integer():
-        raise ValueError(
-            f"polynomial: degree is {degree}; it must be an integer: no other power of a product is a kernel."
-        )
-    check_at_least("polynomial: c", c, 0)
-    check_at_least("polynomial: gamma", gamma, 0)
-    chex.assert_rank([degree, c, gamma], 0)
-    if isinstance(degree, int | np.integer):
-        return jax.lax.integer_pow(gamma * product + c, int(degree))
-    return (gamma * product + c) ** jnp.asarray(degree)
-
-
-def _widths(gamma, x: Array) -> Array:
-    """γ as a scalar or as one number per feature."""
-    check_at_least("rbf: gamma", gamma, 0)
-    widths = jnp.asarray(gamma, x.dtype)
-    if widths.ndim:
-        chex.assert_shape(widths, x.shape[-1:])
-    return widths
 
 
 def _vectors(x: ArrayLike, z: ArrayLike) -> tuple[tuple[Array, ...], np.dtype]:

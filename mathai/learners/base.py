@@ -19,6 +19,7 @@ Batch = Any
 Metrics = dict[str, Array]
 PRNGKey = Key[Array, ""] | UInt32[Array, "..."]
 Scalar = float | Float[Array, ""]
+DATA_AXIS = "data"  # of a mesh: devices that share the rows of a batch
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 
@@ -293,7 +294,29 @@ def permutations(key: PRNGKey, num: int, length: int) -> Int[Array, "num length"
     return (jax.lax.sort(words, dimension=1, is_stable=False) & low).astype(jnp.int32)
 
 
+def over_data(tree: PyTree, axis: int = 0) -> PyTree:
+    """Spread an axis of all arrays over the devices of the mesh in whose context a program is traced.
+
+    For what a learner makes itself: whoever gives it a batch says where that lies. Without a mesh, without an axis
+    `data` in it, or where the devices do not divide the arrays, nothing happens.
+
+    >>> over_data(jnp.arange(2)).tolist()
+    [0, 1]
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    size = mesh.shape[DATA_AXIS] if kinds.get(DATA_AXIS) == jax.sharding.AxisType.Auto else 1
+
+    def spread(x):
+        if size == 1 or x.shape[axis] % size:
+            return x
+        spec = jax.sharding.PartitionSpec(*([None] * axis), DATA_AXIS)
+        return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(mesh, spec))
+
+    return jax.tree.map(spread, tree)
+
+
 def shuffled_minibatches(key: PRNGKey, samples: PyTree, num_minibatches: int) -> PyTree:
     """All samples [n, ...] once, in random order, as [num_minibatches, n / num_minibatches, ...]."""
     (order,) = permutations(key, 1, len(jax.tree.leaves(samples)[0]))
-    return jax.tree.map(lambda x: x[order].reshape((num_minibatches, -1) + x.shape[1:]), samples)
+    return over_data(jax.tree.map(lambda x: x[order].reshape((num_minibatches, -1) + x.shape[1:]), samples), axis=1)

@@ -46,12 +46,34 @@ def minibatch(key: PRNGKey, data: PyTree, step: Int[Array, ""] | int, *, batch_s
     >>> sorted([*batch["x"].tolist(), *rest["x"].tolist()])
     [0, 1, 2, 3, 4, 5]
     """
-    num_examples = _num_examples(data)
+    indices = minibatch_indices(key, num_rows(data), step, batch_size=batch_size)
+    return take(data, indices)
+
+
+def minibatch_indices(
+    key: PRNGKey, num_examples: int, step: Int[Array, ""] | int, *, batch_size: int
+) -> Int[Array, "batch_size"]:
+    """Which examples `minibatch` takes at a step, of so many.
+
+    Raises:
+      ValueError: batch_size is not in 1 … num_examples.
+
+    >>> sorted(minibatch_indices(jax.random.key(0), 3, 0, batch_size=3).tolist())
+    [0, 1, 2]
+    """
     steps = steps_per_epoch(num_examples, batch_size)
     step = jnp.asarray(step)
     order_key = jax.random.fold_in(key, step // steps)
     positions = step % steps * batch_size + jnp.arange(batch_size)
-    indices = permuted(order_key, positions, num_examples)
+    return permuted(order_key, positions, num_examples)
+
+
+def take(data: PyTree, indices: Int[Array, "*shape"]) -> PyTree:
+    """Rows of every array of a data set.
+
+    >>> take({"x": jnp.arange(6)}, jnp.array([4, 2]))["x"].tolist()
+    [4, 2]
+    """
     return jax.tree.map(lambda array: jnp.take(array, indices, axis=0, mode="clip"), data)
 
 
@@ -119,7 +141,15 @@ def _mix(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     return x ^ (x >> 16)
 
 
-def _num_examples(data: PyTree) -> int:
+def num_rows(data: PyTree) -> int:
+    """How many rows each array of a data set has.
+
+    Raises:
+      ValueError: the arrays differ in their first axis.
+
+    >>> num_rows({"x": jnp.zeros((6, 2))})
+    6
+    """
     lengths = {array.shape[0] for array in jax.tree.leaves(data)}
     if len(lengths) != 1:
         raise ValueError(f"the arrays of a data set must agree in their first axis; got lengths {sorted(lengths)}.")

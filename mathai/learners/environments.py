@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from mathai.learners.base import Metrics, PRNGKey
+from mathai.learners.base import Metrics, PRNGKey, over_data
 
 RESETS_AT_ONCE = 256  # on a CPU, more would make XLA split each tiny kernel over threads, at a loss
 
@@ -68,7 +68,7 @@ def _raw_environments(env: Any, env_params: Any, num_envs: int) -> Environments:
     is_truncated = jax.vmap(env.is_truncated, in_axes=(0, None))
 
     def reset(key):
-        return reset_env(jax.random.split(key, num_envs), env_params)
+        return over_data(reset_env(jax.random.split(key, num_envs), env_params))
 
     def draw_noise(key, num_steps):
         step_key, reset_key = jax.random.split(key)
@@ -98,7 +98,7 @@ def _wrapped_environments(env: Any, env_params: Any, num_envs: int) -> Environme
     step_all = jax.vmap(env.step, in_axes=(0, 0, 0, None))
 
     def reset(key):
-        return reset_all(jax.random.split(key, num_envs), env_params)
+        return over_data(reset_all(jax.random.split(key, num_envs), env_params))
 
     def draw_noise(key, num_steps):
         return jax.random.split(key, (num_steps, num_envs))

@@ -17,6 +17,7 @@ from mathai.learners.base import (
     hyperparameters,
     is_known,
     moving_average,
+    over_data,
     weights_only,
 )
 from mathai.models.transformer import Transformer
@@ -230,17 +231,31 @@ def windows(key: PRNGKey, tokens: Integer[Array, "n"], *, batch_size: int, lengt
     >>> windows(jax.random.key(0), jnp.arange(5), batch_size=1, length=5).tolist()
     [[0, 1, 2, 3, 4]]
     """
-    if len(tokens) < length:
-        raise ValueError(f"a text of {len(tokens)} tokens has no piece of {length}.")
-    starts = jax.random.randint(key, (batch_size, 1), 0, len(tokens) - length + 1)
-    return jnp.take(tokens, starts + jnp.arange(length)[None], axis=0, mode="clip").astype(jnp.int32)
+    return jnp.take(
+        tokens, window_indices(key, len(tokens), batch_size=batch_size, length=length), axis=0, mode="clip"
+    ).astype(jnp.int32)
+
+
+def window_indices(key: PRNGKey, num_tokens: int, *, batch_size: int, length: int) -> Int[Array, "batch length"]:
+    """Which tokens of a text of so many `windows` takes.
+
+    Raises:
+      ValueError: the text is shorter than a piece.
+
+    >>> window_indices(jax.random.key(0), 5, batch_size=1, length=5).tolist()
+    [[0, 1, 2, 3, 4]]
+    """
+    if num_tokens < length:
+        raise ValueError(f"a text of {num_tokens} tokens has no piece of {length}.")
+    starts = jax.random.randint(key, (batch_size, 1), 0, num_tokens - length + 1)
+    return starts + jnp.arange(length)[None]
 
 
 def _accumulated(objective, params, key, batch, num_parts):
     """Mean loss and gradient over equal parts of a batch, one part at a time."""
     if num_parts == 1:
         return jax.value_and_grad(objective)(params, key, batch)
-    parts = batch.reshape(num_parts, -1, *batch.shape[1:])
+    parts = over_data(batch.reshape(num_parts, -1, *batch.shape[1:]), axis=1)
 
     def add(total, part):
         return jax.tree.map(jnp.add, total, jax.value_and_grad(objective)(params, *part)), None

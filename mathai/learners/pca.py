@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from mathai.learners.base import Learner, PRNGKey, check_positive, hyperparameters
+from mathai.learners.base import DATA_AXIS, Learner, PRNGKey, check_positive, hyperparameters
 from mathai.learners.batches import as_vectors, inputs_of
 from mathai.reduction import pca
 
@@ -42,7 +43,7 @@ class State(NamedTuple):
     moments: pca.Moments
 
 
-def make(config: Config, num_features: int) -> Learner[State]:
+def make(config: Config, num_features: int, *, mesh: Mesh | None = None, axis: str = DATA_AXIS) -> Learner[State]:
     """Principal component analysis as a learner: one update merges the moments of one batch, exactly.
 
         n ← n + m,   μ ← μ + (m / n)(x̄ − μ),   S ← S + S_batch + (n − m)(m / n)(x̄ − μ)(x̄ − μ)ᵀ
@@ -53,6 +54,8 @@ def make(config: Config, num_features: int) -> Learner[State]:
     Args:
       config: hyperparameters.
       num_features: d, of an example as a vector.
+      mesh: devices that share the work, with axes of type Auto; None is one device.
+      axis: of the mesh, over which the rows of a batch are spread.
 
     Returns:
       A learner whose batch is an array [m, ...] or `Examples`, whose labels it ignores; inputs are flattened to vectors
@@ -78,7 +81,7 @@ def make(config: Config, num_features: int) -> Learner[State]:
         return State(key, pca.init_moments(num_features))
 
     def update(state: State, batch: Any):
-        moments = pca.update_moments(state.moments, inputs_of(batch))
+        moments = pca.update_moments(state.moments, inputs_of(batch), mesh=mesh, axis=axis)
         degrees = jnp.maximum(moments.count - 1, 1).astype(moments.mean.dtype)
         metrics = {"examples": moments.count, "total_variance": jnp.trace(moments.scatter) / degrees}
         return State(state.key, moments), metrics

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from mathai.learners.base import over_data
+
 
 class Transition(NamedTuple):
     """One step of each environment; every field is [num_envs, ...], of a memory [num_rows, num_envs, ...].
@@ -111,7 +113,7 @@ def draw(
         factor = jnp.where(runs, factor * discount * (1.0 - last.terminated), factor)
         cut = jnp.where(runs, last.truncated, cut)
         runs &= ~(last.terminated | last.truncated)
-    return Samples(first.observations[:, 0], first.action, reward, factor, observation_t, cut)
+    return over_data(Samples(first.observations[:, 0], first.action, reward, factor, observation_t, cut))
 
 
 def _num_rows(memory: Memory) -> int:

@@ -10,13 +10,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from mathai.kernel import _blocks, _optimum, _smo, kernels, svm
 from mathai.kernel._arrays import contract, over_blocks
 from mathai.kernel._smo import Problem
 from mathai.kernel._voting import STRATEGIES, machines
-from mathai.learners.base import Learner, check_between, check_choices, check_positive, hyperparameters, is_known
+from mathai.learners.base import (
+    DATA_AXIS,
+    Learner,
+    check_between,
+    check_choices,
+    check_positive,
+    hyperparameters,
+    is_known,
+)
 from mathai.learners.batches import Examples, as_vectors
 
 KERNELS = ("linear", "polynomial", "rbf")
@@ -68,13 +77,17 @@ class State(NamedTuple):
     iterations: Int[Array, "machines"]
 
 
-def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
+def make(
+    config: Config, num_examples: int, num_classes: int, *, mesh: Mesh | None = None, axis: str = DATA_AXIS
+) -> Learner[State]:
     """The dual of every machine as a learner: one update is one block of each, improved pair by pair.
 
     Args:
       config: hyperparameters.
       num_examples: of the batch, which is the whole training set at every update.
       num_classes: labels are 0 … num_classes − 1.
+      mesh: devices that share the work, with axes of type Auto; None is one device.
+      axis: of the mesh, over which the rows of Gram matrices are spread.
 
     Returns:
       A learner whose batch is `Examples`. Update metrics: `gap`, the largest of any machine before the round, and
@@ -161,7 +174,7 @@ def make(config: Config, num_examples: int, num_classes: int) -> Learner[State]:
         return {"accuracy": jnp.mean((predicted == test.labels).astype(jnp.float32)), "gap": jnp.max(model.gap)}
 
     def rows_of(X, indices):
-        return kernels.gram(kernel, X[indices], X)
+        return kernels.gram(kernel, X[indices], X, mesh=mesh, axis=axis)
 
     return Learner(init, update, evaluate)
 

@@ -6,10 +6,12 @@ A small data set is one call of `mathai.reduction.tsne.embed`, which makes the s
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Shaped
 
 from mathai.learners import pca
 from mathai.learners.base import (
+    DATA_AXIS,
     Learner,
     PRNGKey,
     check_between,
@@ -82,7 +84,9 @@ class State(NamedTuple):
     iterate: Iterate
 
 
-def make(config: Config, inputs: Shaped[Array, "n ..."]) -> Learner[State]:
+def make(
+    config: Config, inputs: Shaped[Array, "n ..."], *, mesh: Mesh | None = None, axis: str = DATA_AXIS
+) -> Learner[State]:
     """t-SNE as a learner: one update is one iteration.
 
         g = 4 (e Σⱼ p_ij q̃_ij (yᵢ − yⱼ) − Σⱼ q̃²_ij (yᵢ − yⱼ) / Z),   v ← μ v − η (gain ∘ g),   Y ← Y + v
@@ -90,6 +94,8 @@ def make(config: Config, inputs: Shaped[Array, "n ..."]) -> Learner[State]:
     Args:
       config: hyperparameters.
       inputs: the data, from which the start is made: what `prepare` is given too.
+      mesh: devices that share the work, with axes of type Auto; None is one device.
+      axis: of the mesh, over which points share the sum of their repulsion; the embedding is on every device.
 
     Returns:
       A learner whose batch is `prepare(config, inputs)`, the same at every step. Update metrics: `exaggeration`,
@@ -109,14 +115,17 @@ def make(config: Config, inputs: Shaped[Array, "n ..."]) -> Learner[State]:
         return State(key, _descent.start(begin(key)))
 
     def update(state: State, batch: Batch):
-        iterate, metrics = _descent.step(state.iterate, batch.graph, batch.grids, _schedule(config))
+        iterate, metrics = _descent.step(
+            state.iterate, batch.graph, batch.grids, _schedule(config), mesh=mesh, axis=axis
+        )
         return State(state.key, iterate), metrics
 
     def evaluate(key, state: State, batch: Batch | None = None):
         del key  # deterministic
         if batch is None:
             raise ValueError("tsne: evaluate takes the batch of `prepare` as its third argument.")
-        return {"kl_divergence": _descent.divergence(state.iterate.Y, batch.graph, batch.grids)}
+        divergence = _descent.divergence(state.iterate.Y, batch.graph, batch.grids, mesh=mesh, axis=axis)
+        return {"kl_divergence": divergence}
 
     return Learner(init, update, evaluate)
 

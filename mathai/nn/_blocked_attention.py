@@ -72,7 +72,7 @@ def blocked_attention(
             return new_maximum, total, shrink * weighted + _weigh(e, value)
 
         row = jnp.zeros_like(query[..., :1])
-        zeros = jnp.zeros((*query.shape[:-1], value.shape[-1]), query.dtype)
+        zeros = jnp.zeros_like(query, shape=(*query.shape[:-1], value.shape[-1]))
         maximum, total, weighted = _scan_keys(blocks, i, step, (row - jnp.inf, row, zeros), (key, value), (bias, mask))
         return tuple(map(_by_token, _normalized(weighted, total, _finite(maximum))))
 

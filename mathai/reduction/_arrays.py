@@ -1,12 +1,15 @@
 """What the formulas of this package do to their arrays before the mathematics, and what they demand of them."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Shaped
+
+T = TypeVar("T")
 
 
 def promote(*inputs: ArrayLike) -> tuple[tuple[Array, ...], np.dtype]:
@@ -55,9 +58,9 @@ def centre(X: Float[Array, "n d"]) -> Float[Array, "1 d"]:
     return X[:1] + jnp.mean(X - X[:1], axis=0, keepdims=True)
 
 
-def over_blocks(function: Callable[[tuple[Array, ...]], Array], arrays: tuple[Array, ...], size: int) -> Array:
+def over_blocks(function: Callable[[tuple[Array, ...]], T], arrays: tuple[Array, ...], size: int) -> T:
     """A function of rows, one block after another; the last block is filled up with zeros."""
     n = len(arrays[0])
     padded = [jnp.pad(a, ((0, -n % size),) + ((0, 0),) * (a.ndim - 1)) for a in arrays]
     result = jax.lax.map(function, tuple(a.reshape(len(a) // size, size, *a.shape[1:]) for a in padded))
-    return result.reshape(result.shape[0] * size, *result.shape[2:])[:n]
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] * size, *x.shape[2:])[:n], result)

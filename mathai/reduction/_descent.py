@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from mathai.reduction import _affinity_graph, _repulsion
@@ -76,22 +77,32 @@ def start(Y: Float[Array, "n c"]) -> Iterate:
     return Iterate(Y, jnp.zeros_like(Y), jnp.ones_like(Y), jnp.int32(0))
 
 
-def repulsion(Y: Float[Array, "n c"], grids: Grids | None) -> tuple[Float[Array, "n c"], Float[Array, ""]]:
-    """(Σⱼ q_ij² (yᵢ − yⱼ), Z), on grids where there are any."""
-    return _repulsion.exact(Y) if grids is None else _repulsion.by_grid(Y, grids)
+def repulsion(
+    Y: Float[Array, "n c"], grids: Grids | None, *, mesh: Mesh | None = None, axis: str = "data"
+) -> tuple[Float[Array, "n c"], Float[Array, ""]]:
+    """(Σⱼ q_ij² (yᵢ − yⱼ), Z), on grids where there are any; on the devices of a mesh if there is one."""
+    if grids is None:
+        return _repulsion.exact(Y, mesh=mesh, axis=axis)
+    return _repulsion.by_grid(Y, grids, mesh=mesh, axis=axis)
 
 
 def step(
-    now: Iterate, graph: AffinityGraph, grids: Grids | None, schedule: Schedule
+    now: Iterate,
+    graph: AffinityGraph,
+    grids: Grids | None,
+    schedule: Schedule,
+    *,
+    mesh: Mesh | None = None,
+    axis: str = "data",
 ) -> tuple[Iterate, dict[str, Array]]:
-    """One iteration, and measurements of it.
+    """One iteration, and measurements of it; with a mesh the embedding is on all its devices, which share the work.
 
     g = 4 (e Σⱼ p_ij q_ij (yᵢ − yⱼ) − Σⱼ q_ij² (yᵢ − yⱼ) / Z),   v ← μ v − η gain g,   y ← y + v
     """
     is_early = now.iteration < schedule.num_early_iterations
     exaggeration = jnp.where(is_early, schedule.early_exaggeration, schedule.exaggeration).astype(now.Y.dtype)
     attraction = _affinity_graph.attraction(now.Y, graph)
-    force, Z = repulsion(now.Y, grids)
+    force, Z = repulsion(now.Y, grids, mesh=mesh, axis=axis)
     gradient = 4 * (exaggeration * attraction - force / Z)
     own = jnp.maximum(len(now.Y) / exaggeration / 4, LEAST_RATE)
     rate = jnp.where(schedule.learning_rate > 0, schedule.learning_rate, own).astype(now.Y.dtype)
@@ -119,6 +130,13 @@ def new_gains(gains: Array, velocity: Array, gradient: Array) -> Array:
     return jnp.maximum(jnp.where(goes_on, gains + FASTER, gains * SLOWER), LEAST_GAIN)
 
 
-def divergence(Y: Float[Array, "n c"], graph: AffinityGraph, grids: Grids | None) -> Float[Array, ""]:
+def divergence(
+    Y: Float[Array, "n c"],
+    graph: AffinityGraph,
+    grids: Grids | None,
+    *,
+    mesh: Mesh | None = None,
+    axis: str = "data",
+) -> Float[Array, ""]:
     """KL(P ‖ Q) = Σ p_ij log (p_ij (1 + d_ij²)) + log Z."""
-    return _affinity_graph.attractive_energy(Y, graph) + jnp.log(repulsion(Y, grids)[1])
+    return _affinity_graph.attractive_energy(Y, graph) + jnp.log(repulsion(Y, grids, mesh=mesh, axis=axis)[1])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mathai.reduction._arrays import centre, contract, over_blocks
@@ -28,27 +29,67 @@ def nearest(
     if metric == "cosine":
         X, queries = unit(X), unit(queries)
     points, seekers = jax.lax.stop_gradient((X, queries))
-    n, m = len(X), len(queries)
-    num_survivors = min(n, k + exclude_self + SPARE)
-    largest = max(n, num_survivors * X.shape[1])  # of the numbers held for one query: distances or differences
-    block = max(1, min(m, block_size or BLOCK_BYTES // (largest * X.dtype.itemsize)))
-    products = _product_form(points)
+    own = jnp.arange(len(queries), dtype=jnp.int32)
+    block = block_of(len(X), len(queries), k, X.shape[1], X.dtype, block_size)
+    indices, _ = search(points, seekers, own, k, metric=metric, block=block, exclude_self=exclude_self)
+    return indices, measure(X, queries, indices, metric=metric, block=block)
+
+
+def block_of(n: int, m: int, k: int, d: int, dtype: np.dtype, block_size: int | None) -> int:
+    """How many of m queries go among n points at a time."""
+    largest = max(n, min(n, k + 1 + SPARE) * d)  # of the numbers held for one query: distances or differences
+    return max(1, min(m, block_size or BLOCK_BYTES // (largest * dtype.itemsize)))
+
+
+def search(
+    points: Float[Array, "n d"],
+    seekers: Float[Array, "m d"],
+    own: Int[Array, "m"],
+    k: int,
+    *,
+    metric: str,
+    block: int,
+    exclude_self: bool,
+    origin: Float[Array, "1 d"] | None = None,
+    is_point: Bool[Array, "n"] | None = None,
+) -> tuple[Int[Array, "m j"], Float[Array, "m j"]]:
+    """The nearest of some points, k or as many as there are, and what orders them: squares, or Manhattan distances.
+
+    Args:
+      points: vectors of length 1 where the metric is "cosine".
+      seekers: the queries, likewise.
+      own: the index of each query among the points, which may lie outside.
+      k: neighbours.
+      metric: of `nearest`.
+      block: queries at a time.
+      exclude_self: whether a query's own point is left out; if it is found all the same, it is at distance ∞.
+      origin: about which products are taken; None is the mean.
+      is_point: False for rows that are no points; if they are found all the same, they are at distance ∞.
+    """
+    num_survivors = min(len(points), k + exclude_self + SPARE)
+    products = _product_form(points, origin)
 
     def one_block(query_and_index):
         q, own = query_and_index
         if metric == "manhattan":
-            survivors, exact = _by_differences(manhattan_distances, points, q, num_survivors)
+            survivors, exact = _by_differences(manhattan_distances, points, q, num_survivors, is_point)
         else:
-            survivors, exact = _by_products(products, points, q, num_survivors, k + exclude_self)
+            survivors, exact = _by_products(products, points, q, num_survivors, k + exclude_self, is_point)
         if exclude_self:
             exact = jnp.where(survivors == own[:, None], jnp.inf, exact)
-        _, order = jax.lax.top_k(-exact, k)
-        return jnp.take_along_axis(survivors, order, axis=1, mode="promise_in_bounds")
+        negative, order = jax.lax.top_k(-exact, min(k, num_survivors))
+        return jnp.take_along_axis(survivors, order, axis=1, mode="promise_in_bounds").astype(jnp.int32), -negative
 
-    indices = over_blocks(one_block, (seekers, jnp.arange(m, dtype=jnp.int32)), block).astype(jnp.int32)
+    return over_blocks(one_block, (seekers, own), block)
+
+
+def measure(
+    X: Float[Array, "n d"], queries: Float[Array, "m d"], indices: Int[Array, "m k"], *, metric: str, block: int
+) -> Float[Array, "m k"]:
+    """Distances to the neighbours that were found, a block of queries at a time."""
     # Derivatives measure again, a block at a time, rather than keep n·k·d differences.
-    measure = jax.checkpoint(lambda part: measured(X, part[0], part[1], metric))
-    return indices, over_blocks(measure, (queries, indices), block)
+    of_block = jax.checkpoint(lambda part: measured(X, part[0], part[1], metric))
+    return over_blocks(of_block, (queries, indices), block)
 
 
 def ranks(X: Float[Array, "n d"], neighbors: Int[Array, "n k"]) -> Int[Array, "n k"]:
@@ -105,12 +146,14 @@ def unit(X):
     return jnp.concatenate([X / norm, is_zero], axis=1)
 
 
-def _product_form(X: Float[Array, "n d"]) -> Callable[[Float[Array, "b d"]], tuple[Array, Array]]:
+def _product_form(
+    X: Float[Array, "n d"], origin: Float[Array, "1 d"] | None = None
+) -> Callable[[Float[Array, "b d"]], tuple[Array, Array]]:
     """Q → ‖x‖² − 2qᵀx of all x in one product, which orders points as ‖q − x‖² does, and ‖q‖²; about the mean.
 
     Only here, for what is subtracted costs digits that differences keep.
     """
-    origin = centre(X)
+    origin = centre(X) if origin is None else origin
     X = X - origin
     table = jnp.concatenate([-2 * X, contract("nd,nd->n", X, X)[:, None]], axis=1).T
 
@@ -130,11 +173,13 @@ def _rounding(X, size):
     return 10 * jnp.finfo(X.dtype).eps * (1 + X.shape[1] ** 0.5 / 4) * size
 
 
-def _by_products(products, X, q, num_survivors, k):
+def _by_products(products, X, q, num_survivors, k, is_point):
     """Columns and squared distances of the nearest; by differences where rounding may have hidden a neighbour."""
     values, size = products(q)
-    values, survivors = smallest(values, num_survivors)
+    values, survivors = smallest(_of_points(values, is_point), num_survivors)
     exact = squares_to(X, q, survivors)
+    if is_point is not None:
+        exact = jnp.where(is_point[survivors], exact, jnp.inf)
     if num_survivors == len(X):
         return survivors, exact
     sought = -jax.lax.top_k(-exact, k)[0][:, -1]
@@ -143,16 +188,20 @@ def _by_products(products, X, q, num_survivors, k):
     is_doubtful = (beyond - error < sought) & (error > TOLERANCE * sought) & (sought > 0)
 
     def measured_again():  # what one query gets does not depend on the others of its block
-        columns, distances = _by_differences(squared_distances, X, q, num_survivors)
+        columns, distances = _by_differences(squared_distances, X, q, num_survivors, is_point)
         again = is_doubtful[:, None]
         return jnp.where(again, columns, survivors), jnp.where(again, distances, exact)
 
     return jax.lax.cond(largest_of_batch(jnp.any(is_doubtful)), measured_again, lambda: (survivors, exact))
 
 
-def _by_differences(measure, X, q, num_survivors):
-    values, survivors = smallest(measure(q, X), num_survivors)
+def _by_differences(distances, X, q, num_survivors, is_point):
+    values, survivors = smallest(_of_points(distances(q, X), is_point), num_survivors)
     return survivors, values
+
+
+def _of_points(values, is_point):
+    return values if is_point is None else jnp.where(is_point[None], values, jnp.inf)
 
 
 def squares_to(X, q, indices):

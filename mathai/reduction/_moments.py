@@ -1,14 +1,18 @@
 """Count, mean and scatter of rows: of a matrix, block by block, and of a stream of batches, merged exactly."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from mathai.nn._sharding import check_mesh, on_devices
 from mathai.reduction._arrays import accumulator, contract
 
 ELEMENTS_AT_ONCE, ROWS_AT_LEAST = 2**20, 1024  # of a block: so small that it stays in cache between its uses
@@ -61,23 +65,32 @@ def init_moments(num_features: int, *, dtype: DTypeLike | None = None) -> Moment
 
 
 def update_moments(
-    moments: Moments, batch: Shaped[ArrayLike, "m features"], *, where: Bool[ArrayLike, "m"] | None = None
+    moments: Moments,
+    batch: Shaped[ArrayLike, "m features"],
+    *,
+    where: Bool[ArrayLike, "m"] | None = None,
+    mesh: Mesh | None = None,
+    axis: str = "data",
 ) -> Moments:
     """The moments after one more batch of rows.
 
         n ← n + m,   μ ← μ + (m / n)(x̄ − μ),   S ← S + Σᵢ (xᵢ − x̄)(xᵢ − x̄)ᵀ + (n − m)(m / n)(x̄ − μ)(x̄ − μ)ᵀ
 
+    With a mesh of D devices each makes the moments of m/D rows, and they send each other d² + 2d + 1 numbers.
+
     Args:
       moments: of the rows before.
       batch: the new rows, of any number, 0 too; cast to the dtype of the moments.
       where: True for rows that count; None counts all. What the others hold is ignored, NaN too.
+      mesh: devices to share the work, with axes of type Auto; None is one device.
+      axis: of the mesh, over which rows are spread; over its other axes all is replicated.
 
     Returns:
       Moments of the same dtype. They hold each row once: a row given twice counts twice.
 
     Raises:
       AssertionError: the batch has another number of columns.
-      ValueError: outside jit: rows that count hold NaN or infinite numbers, or overflow.
+      ValueError: an axis that the mesh has not; outside jit: rows that count hold NaN or infinite numbers, or overflow.
 
     Source:
       Chan, Golub & LeVeque (1983), Algorithms for Computing the Sample Variance, eq. 2.1.
@@ -92,7 +105,8 @@ def update_moments(
     if where is not None:
         where = jnp.asarray(where)
         chex.assert_shape(where, batch.shape[:1])
-    result, is_finite = _update(moments, batch, where)
+    check_mesh("update_moments", mesh, axis)
+    result, is_finite = _update(moments, batch, where, mesh, None if mesh is None else axis)
     check_finite("update_moments: batch", is_finite, batch, where)
     return result
 
@@ -102,7 +116,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 
         n = nₐ + n_b,   δ = μ_b − μₐ,   μ = μₐ + (n_b / n) δ,   S = Sₐ + S_b + (nₐ n_b / n) δδᵀ
 
-    It commutes, and associates up to rounding. Across devices, gather the moments of each and merge them one by one.
+    It commutes, and associates up to rounding. Across devices, `update_moments` with a mesh sends fewer numbers.
 
     Args:
       a: moments of some rows, or of none.
@@ -125,8 +139,16 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     return _merge(a, b)
 
 
-def moments_of(X: Shaped[Array, "n features"], is_row: Bool[Array, "n"] | None = None) -> Moments:
-    """The moments of the rows of a matrix, accumulated in at least float32."""
+def moments_of(
+    X: Shaped[Array, "n features"],
+    is_row: Bool[Array, "n"] | None = None,
+    *,
+    mesh: Mesh | None = None,
+    axis: str | None = None,
+) -> Moments:
+    """The moments of the rows of a matrix, accumulated in at least float32; with a mesh each device takes its share."""
+    if mesh is not None:
+        return _moments_on_devices(X, is_row, mesh, axis)
     num_rows = jnp.int32(len(X)) if is_row is None else jnp.sum(is_row, dtype=jnp.int32)
     if not len(X):
         return init_moments(X.shape[1], dtype=accumulator(X.dtype))
@@ -156,10 +178,37 @@ def check_finite(name: str, is_finite: Array, X: Array, where: Array | None = No
     )
 
 
-@jax.jit
-def _update(moments: Moments, batch: Array, where: Array | None) -> tuple[Moments, Array]:
+def _moments_on_devices(X: Array, is_row: Array | None, mesh: Mesh, axis: Any) -> Moments:
+    """Moments of rows that are spread evenly; of the few that remain, fewer than devices, on all devices alike."""
+    even = len(X) // mesh.shape[axis] * mesh.shape[axis]
+    head, tail = (jax.tree.map(lambda x: x[rows], (X, is_row)) for rows in (slice(even), slice(even, None)))  # noqa: B023
+    if not even:
+        return moments_of(*tail)
+    of_device = lambda x, is_row: _joined(moments_of(x, is_row), axis)  # noqa: E731
+    moments = on_devices(of_device, mesh, (P(axis), P(axis)), P())(*head)
+    return moments if even == len(X) else _merge(moments, moments_of(*tail))
+
+
+def _joined(part: Moments, axis_name: str) -> Moments:
+    """The moments of all devices' rows, from their own: about a mean that is right but for rounding, then corrected."""
+    count = jax.lax.psum(part.count, axis_name)
+    num_rows = part.count.astype(part.mean.dtype)
+    total_rows = jnp.maximum(count, 1).astype(part.mean.dtype)
+    mean = jax.lax.psum(num_rows / total_rows * part.mean, axis_name)
+    delta = (part.mean - mean) + part.mean_remainder
+    scatter = part.scatter + num_rows * (delta[:, None] * delta[None])
+    error, scatter = jax.lax.psum((num_rows / total_rows * delta, scatter), axis_name)
+    mean, remainder = _two_sum(mean, error)
+    return Moments(count, mean, scatter - total_rows * (error[:, None] * error[None]), remainder)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _update(
+    moments: Moments, batch: Array, where: Array | None, mesh: Mesh | None, axis: str | None
+) -> tuple[Moments, Array]:
     dtype = moments.mean.dtype
-    new = moments_of(batch, where) if batch.dtype.itemsize < dtype.itemsize else moments_of(batch.astype(dtype), where)
+    batch = batch if batch.dtype.itemsize < dtype.itemsize else batch.astype(dtype)
+    new = moments_of(batch, where, mesh=mesh, axis=axis)
     result = _merge(moments, jax.tree.map(lambda new, old: new.astype(old.dtype), new, moments))
     return result, jnp.all(jnp.isfinite(jnp.diagonal(result.scatter)))
 

@@ -7,6 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from mathai.nn._sharding import check_mesh
 from mathai.reduction import _affinity_graph, _perplexity
 from mathai.reduction._affinity_graph import AffinityGraph
 from mathai.reduction._arrays import check_finite, promote
@@ -17,8 +18,11 @@ APPROXIMATE_FROM = 100_000  # points, where "auto" no longer looks at all pairs
 PER_PERPLEXITY = 3  # neighbours; beyond three times the perplexity weights are small
 
 
-def neighbors_of(name, X, perplexity, num_neighbors, metric, given) -> tuple[Int[Array, "n k"], Float[Array, "n k"]]:
+def neighbors_of(
+    name, X, perplexity, num_neighbors, metric, given, mesh=None, axis="data"
+) -> tuple[Int[Array, "n k"], Float[Array, "n k"]]:
     """Indices and distances of neighbours, given or found; every mistake in the arguments is an error."""
+    check_mesh(name, mesh, axis)
     X = _points(name, X)
     n = len(X)
     if given is not None:
@@ -35,7 +39,7 @@ def neighbors_of(name, X, perplexity, num_neighbors, metric, given) -> tuple[Int
                     f"{name}: perplexity is traced; give num_neighbors or neighbors, which fix the shapes."
                 )
             k = min(n - 1, max(1, round(PER_PERPLEXITY * float(perplexity))))
-        indices, distances = k_nearest(promote(_finite(X))[0][0], k, metric=metric)
+        indices, distances = k_nearest(promote(_finite(X))[0][0], k, metric=metric, mesh=mesh, axis=axis)
     check_perplexity(name, perplexity, k)
     return jnp.asarray(indices, jnp.int32), jnp.asarray(distances)
 

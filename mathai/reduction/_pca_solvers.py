@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt32
 
 from mathai.reduction._arrays import accumulator, contract
@@ -49,18 +50,25 @@ class Spectrum(NamedTuple):
     total: Float[Array, ""]
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
 def solve(
     X: Shaped[Array, "n features"],
     key: Key[Array, ""] | UInt32[Array, "..."] | None,
     num_components: int,
     solver: str,
     options: tuple[int, int | None],
+    mesh: Mesh | None = None,
+    axis: str | None = None,
 ) -> tuple[PCA, Bool[Array, ""]]:
-    """The model by a solver, and whether it is finite; options are oversamples and power iterations."""
+    """The model by a solver, and whether it is finite; options are oversamples and power iterations.
+
+    A mesh goes with "covariance" alone.
+    """
     if not jnp.issubdtype(X.dtype, jnp.floating):
         X = X.astype(accumulator(X.dtype))
-    if key is None:
+    if mesh is not None:
+        spectrum = by_covariance(X, num_components, mesh=mesh, axis=axis)
+    elif key is None:
         spectrum = {"covariance": by_covariance, "gram": by_gram, "svd": by_svd}[solver](X, num_components)
     else:
         spectrum = by_random_projection(X, num_components, key, options)
@@ -75,9 +83,11 @@ def solve_moments(moments: Moments, num_components: int) -> PCA:
     return _model(spectrum, moments.count, jnp.minimum(moments.count, num_features))
 
 
-def by_covariance(X: Shaped[Array, "n features"], num_components: int) -> Spectrum:
-    """The eigenvectors of the covariance matrix [d, d]; X is read once, block by block."""
-    moments = moments_of(X)
+def by_covariance(
+    X: Shaped[Array, "n features"], num_components: int, *, mesh: Mesh | None = None, axis: str | None = None
+) -> Spectrum:
+    """The eigenvectors of the covariance matrix [d, d]; X is read once, block by block, on devices of a mesh or one."""
+    moments = moments_of(X, mesh=mesh, axis=axis)
     return of_scatter(moments.mean, moments.scatter, jnp.int32(len(X)), num_components, min(X.shape))
 
 

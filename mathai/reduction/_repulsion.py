@@ -17,9 +17,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from mathai.reduction._arrays import contract, gather
+from mathai.nn._sharding import by_rows, fill_up, on_devices
+from mathai.reduction._arrays import contract, gather, over_blocks
 from mathai.reduction._batching import largest_of_batch
 
 SPACING = 1 / 3  # of nodes, in units of the embedding: 0.7 % of the force, 5e-5 of Z
@@ -59,13 +62,17 @@ def grids(num_points: int, dtype: np.dtype) -> Grids:
     )
 
 
-def exact(Y: Float[Array, "n c"]) -> tuple[Float[Array, "n c"], Float[Array, ""]]:
-    """(Σⱼ q_ij² (yᵢ − yⱼ), Z) over all pairs, a block of points at a time."""
-    n, c = Y.shape
-    block = min(n, max(1, BLOCK_BYTES // (n * Y.dtype.itemsize)))
-    blocks = jnp.pad(Y, ((0, -n % block), (0, 0))).reshape(-1, block, c)
-    force, potential = jax.lax.map(lambda y: from_all(y, Y), blocks)
-    return force.reshape(-1, c)[:n], jnp.sum(potential.reshape(-1)[:n] - 1)
+def exact(
+    Y: Float[Array, "n c"], *, mesh: Mesh | None = None, axis: str = "data"
+) -> tuple[Float[Array, "n c"], Float[Array, ""]]:
+    """(Σⱼ q_ij² (yᵢ − yⱼ), Z) over all pairs, a block of points at a time; on devices, each has points of its own."""
+
+    def of_points(y, Y):
+        block = min(len(y), max(1, BLOCK_BYTES // (len(Y) * Y.dtype.itemsize)))
+        return over_blocks(lambda part: from_all(part[0], Y), (y,), block)
+
+    force, potential = _on_devices(of_points, Y, (Y,), mesh, axis)
+    return force, jnp.sum(potential - 1)
 
 
 def from_all(y: Float[Array, "m c"], Y: Float[Array, "n c"]) -> tuple[Float[Array, "m c"], Float[Array, "m"]]:
@@ -77,18 +84,32 @@ def from_all(y: Float[Array, "m c"], Y: Float[Array, "n c"]) -> tuple[Float[Arra
     return y * total[:, :1] - total[:, 1:], contract("bn,ns->bs", q, sources[:, :1])[:, 0]
 
 
-def by_grid(Y: Float[Array, "n c"], grids: Grids) -> tuple[Float[Array, "n c"], Float[Array, ""]]:
-    """(Σⱼ q_ij² (yᵢ − yⱼ), Z) through the potential on a grid; Y has two columns."""
+def by_grid(
+    Y: Float[Array, "n c"], grids: Grids, *, mesh: Mesh | None = None, axis: str = "data"
+) -> tuple[Float[Array, "n c"], Float[Array, ""]]:
+    """(Σⱼ q_ij² (yᵢ − yⱼ), Z) through the potential on a grid; Y has two columns.
+
+    On devices, each spreads and reads points of its own; the convolution is the same on all.
+    """
     grids = _in_dtype_of(Y, grids)
-    field = potential_of(Y, grids)
-    potential, slope = read(field, Y)
-    phase = 2 * jnp.pi * field.fraction(Y)
+    field = potential_of(Y, grids, mesh=mesh, axis=axis)
     at = jnp.asarray(OWN_SPACINGS, Y.dtype)
     own_potential, first, second = (jnp.interp(field.spacing, at, values) for values in grids.own)
-    own = first * jnp.sin(phase) + second * jnp.sin(2 * phase)
-    force = -slope / 2 - own
+
+    def of_points(y, field, first, second):
+        potential, slope = read(field, y)
+        phase = 2 * jnp.pi * field.fraction(y)
+        own = first * jnp.sin(phase) + second * jnp.sin(2 * phase)
+        return -slope / 2 - own, potential
+
+    force, potential = _on_devices(of_points, Y, (field, first, second), mesh, axis)
     # Action is reaction: all forces together are 0, and what a grid makes of that is an error that they share.
     return force - jnp.mean(force, axis=0, keepdims=True), jnp.sum(potential - own_potential)
+
+
+def _on_devices(function, Y, shared, mesh, axis):
+    """A function of points and of what all share, computed where the points lie, in one place without a mesh."""
+    return function(Y, *shared) if mesh is None else by_rows(function, (Y,), shared, mesh=mesh, axis=axis)
 
 
 class Field(NamedTuple):
@@ -112,7 +133,9 @@ class Field(NamedTuple):
         return place - jnp.floor(place)
 
 
-def potential_of(Y: Float[Array, "n 2"], grids: Grids, *, margin: float = 0.0) -> Field:
+def potential_of(
+    Y: Float[Array, "n 2"], grids: Grids, *, margin: float = 0.0, mesh: Mesh | None = None, axis: str = "data"
+) -> Field:
     """ψ of all points at the nodes of the smallest grid that holds them, with a margin around."""
     grids = _in_dtype_of(Y, grids)
     sizes = [spectrum.shape[1] - 1 for spectrum in grids.spectra]
@@ -124,7 +147,7 @@ def potential_of(Y: Float[Array, "n 2"], grids: Grids, *, margin: float = 0.0) -
     # An embedding that outgrows the ladder has the nodes of the last grid further apart.
     spacing = jnp.maximum(grids.spacings[rung], span / (sizes[-1] - BORDER)).astype(Y.dtype)
     field = Field(jnp.zeros(sizes[-1] ** 2, Y.dtype), low - 2 * spacing, spacing, side)
-    charges = _spread(field, Y)
+    charges = _spread(field, Y, mesh, axis)
     is_stretched = largest_of_batch(spacing > grids.spacings[-1])
 
     def on(spectrum):
@@ -185,22 +208,32 @@ def _splines(field, Y):
     return node, jnp.stack(weights), jnp.stack(slopes)
 
 
-def _spread(field, Y):
+def _spread(field, Y, mesh=None, axis="data"):
     """Charges of 1 at the points, on the nodes."""
+    # Whole numbers add up to the same in any order, which floats do not where a device adds at the same time.
+    unit = 2.0 ** math.floor(math.log2((2**31 - 1) / len(Y)) - 1)
+    if mesh is None:
+        total = _whole_charges(field, Y, unit)
+    else:
+        is_point = jnp.arange(len(Y) + -len(Y) % mesh.shape[axis]) < len(Y)
+        of_device = lambda field, y, is_point: jax.lax.psum(_whole_charges(field, y, unit, is_point), axis)  # noqa: E731
+        specs = P(), P(axis), P(axis)
+        total = on_devices(of_device, mesh, specs, P())(field, fill_up(Y, mesh.shape[axis]), is_point)
+    return total.astype(Y.dtype) / unit
+
+
+def _whole_charges(field, Y, unit, is_point=None):
+    """Charges in whole numbers of 1/unit; rows that are no points have none."""
     node, weights, _ = _splines(field, Y)
     steps = jnp.arange(4, dtype=jnp.int32)[None]
     rows = (node[:, 0, None] + steps) * field.side
     places = rows[:, :, None] + (node[:, 1, None] + steps)[:, None, :]
     first, second = weights[:, :, 0].T, weights[:, :, 1].T
-    # Whole numbers add up to the same in any order, which floats do not where a device adds at the same time.
-    unit = 2.0 ** math.floor(math.log2((2**31 - 1) / len(Y)) - 1)
     charges = jnp.round(first[:, :, None] * second[:, None, :] * unit).astype(jnp.int32)
-    total = (
-        jnp.zeros(len(field.values), jnp.int32)
-        .at[places.reshape(-1)]
-        .add(charges.reshape(-1), mode="promise_in_bounds")
-    )
-    return total.astype(Y.dtype) / unit
+    if is_point is not None:
+        charges = jnp.where(is_point[:, None, None], charges, 0)
+    nothing = jnp.zeros(len(field.values), jnp.int32)
+    return nothing.at[places.reshape(-1)].add(charges.reshape(-1), mode="promise_in_bounds")
 
 
 def _convolved(charges, spectrum):

@@ -5,10 +5,12 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Shaped, UInt32
 
-from mathai.reduction import _approximate_neighbors, _distances
+from mathai.nn._sharding import check_mesh
+from mathai.reduction import _approximate_neighbors, _distances, _ring_neighbors
 from mathai.reduction._arrays import check_finite, promote
 
 __all__ = ["approximate_nearest", "k_nearest", "neighbor_recall", "trustworthiness"]
@@ -23,6 +25,8 @@ def k_nearest(
     queries: Shaped[ArrayLike, "m features"] | None = None,
     metric: str = "euclidean",
     block_size: int | None = None,
+    mesh: Mesh | None = None,
+    axis: str = "data",
 ) -> tuple[Int[Array, "m k"], Float[Array, "m k"]]:
     """The k nearest points of each point, or of each query, exactly.
 
@@ -35,6 +39,9 @@ def k_nearest(
     rounding any may be returned; with one device the same always is. Distances are differentiable, with derivative 0
     at duplicates; indices are not. Where X is traced and holds NaN, all distances are NaN.
 
+    With a mesh each device holds a block of the points and a block of the queries, n/D and m/D rows; the points travel
+    round a ring of the D devices. Neighbours are the same, but for ties.
+
     Args:
       X: points; integers become floats. Half precision is measured in float32.
       k: neighbours of each point, fixed while tracing.
@@ -42,17 +49,20 @@ def k_nearest(
         (known by its index, so duplicates are neighbours at distance 0).
       metric: "euclidean", "cosine" (1 − cos; a vector of zeros has distance 1 to all that are not) or "manhattan".
       block_size: queries at a time; None chooses so that what is held takes about 16 MiB.
+      mesh: devices to share the work, with axes of type Auto; None is one device.
+      axis: of the mesh, over which rows are spread; over its other axes all is replicated.
 
     Returns:
-      (indices into X [m, k], distances [m, k] in X's dtype), nearest first.
+      (indices into X [m, k], distances [m, k] in X's dtype), nearest first; rows lie on their devices.
 
     Raises:
-      ValueError: k is not in 1 … the number of other points, an unknown metric, points that are known to hold NaN, or
-        distances that overflow.
+      ValueError: k is not in 1 … the number of other points, an unknown metric, points that are known to hold NaN,
+        distances that overflow, or an axis that the mesh has not.
       AssertionError: shapes that do not fit.
 
     Source:
-      Fix & Hodges (1951), Discriminatory Analysis, section 4.
+      Fix & Hodges (1951), Discriminatory Analysis, section 4; Plimpton (1995), Fast Parallel Algorithms for Short-Range
+      Molecular Dynamics, section 3.1, for blocks of all pairs on many devices.
 
     >>> indices, distances = k_nearest(jnp.array([[0.0], [1.0], [3.0]]), 1)
     >>> indices.tolist(), distances.tolist()
@@ -67,18 +77,23 @@ def k_nearest(
     _check_choice("k_nearest", k, others, metric)
     if block_size is not None and block_size < 1:
         raise ValueError(f"k_nearest: block_size is {block_size}; it must be at least 1.")
-    indices, distances = _k_nearest(X, queries, k=k, metric=metric, block_size=block_size)
+    check_mesh("k_nearest", mesh, axis)
+    choices = {"k": k, "metric": metric, "block_size": block_size}
+    indices, distances = _k_nearest(X, queries, **choices, mesh=mesh, axis=None if mesh is None else axis)
     _check_range("k_nearest", distances)
     return indices, distances
 
 
-@functools.partial(jax.jit, static_argnames=("k", "metric", "block_size"))
-def _k_nearest(X, queries, *, k, metric, block_size):
+@functools.partial(jax.jit, static_argnames=("k", "metric", "block_size", "mesh", "axis"))
+def _k_nearest(X, queries, *, k, metric, block_size, mesh, axis):
     given = (X,) if queries is None else (X, queries)
     (X, *rest), dtype = promote(*given)
-    indices, distances = _distances.nearest(
-        X, rest[0] if rest else X, k, metric=metric, block_size=block_size, exclude_self=queries is None
-    )
+    seekers = rest[0] if rest else X
+    choices = {"metric": metric, "block_size": block_size, "exclude_self": queries is None}
+    if mesh is None or not len(seekers):
+        indices, distances = _distances.nearest(X, seekers, k, **choices)
+    else:
+        indices, distances = _ring_neighbors.nearest(X, seekers, k, **choices, mesh=mesh, axis=axis)
     return indices, _nan_unless_finite(distances, X).astype(dtype)
 
 

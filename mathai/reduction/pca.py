@@ -10,9 +10,11 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Shaped, UInt32
 
+from mathai.nn._sharding import check_mesh
 from mathai.reduction import _pca_solvers
 from mathai.reduction._arrays import accumulator, contract
 from mathai.reduction._moments import (
@@ -51,6 +53,8 @@ def fit(
     key: Key[Array, ""] | UInt32[Array, "..."] | None = None,
     num_oversamples: int = 10,
     num_power_iterations: int | None = None,
+    mesh: Mesh | None = None,
+    axis: str = "data",
 ) -> PCA:
     """The principal components of the rows of a matrix.
 
@@ -70,15 +74,18 @@ def fit(
       key: of "randomized", which needs it.
       num_oversamples: random directions of "randomized" beyond k.
       num_power_iterations: of "randomized"; None takes 7 where k < min(n, d) / 10, else 4.
+      mesh: devices to share the rows, with axes of type Auto; None is one device. "auto" is then "covariance", the only
+        solver that a mesh goes with.
+      axis: of the mesh, over which rows are spread; over its other axes all is replicated.
 
     Returns:
-      The model, in the dtype of X but at least float32.
+      The model, in the dtype of X but at least float32; on all devices of the mesh.
 
     Raises:
       AssertionError: X is not a matrix.
       ValueError: X has fewer than 2 rows or no columns, num_components is out of range or a float that cannot be met
-        (X is traced, or the solver is "randomized"), the solver is unknown or has no key; outside jit: X holds NaN or
-        infinite numbers, or overflows. Inside, such X gives NaN.
+        (X is traced, or the solver is "randomized"), the solver is unknown, has no key or goes with no mesh, the mesh
+        has no such axis; outside jit: X holds NaN or infinite numbers, or overflows. Inside, such X gives NaN.
 
     Source:
       Jolliffe (2002), Principal Component Analysis, section 3.5 (the singular value decomposition); Chan, Golub &
@@ -98,8 +105,14 @@ def fit(
     if solver not in SOLVERS:
         raise ValueError(f"fit: solver {solver!r} is unknown; use one of {', '.join(SOLVERS)}.")
     share = _share_of(num_components)
+    check_mesh("fit", mesh, axis)
     if solver == "auto":
-        solver = "covariance" if X.shape[0] >= X.shape[1] else "gram"
+        solver = "covariance" if mesh is not None or X.shape[0] >= X.shape[1] else "gram"
+    if mesh is not None and solver != "covariance":
+        raise ValueError(
+            f"fit: solver {solver!r} does not go by moments, which is what devices share; "
+            "with a mesh use 'covariance' or 'auto'."
+        )
     if solver == "randomized" and (key is None or share):
         raise ValueError(
             "fit: solver 'randomized' needs a key and an integer num_components or None; "
@@ -113,7 +126,7 @@ def fit(
     most = min(X.shape)
     k = most if num_components is None or share else _checked(num_components, most, "min(n, d)")
     options = (num_oversamples, num_power_iterations)
-    model, is_finite = _pca_solvers.solve(X, key if solver == "randomized" else None, k, solver, options)
+    model, is_finite = _pca_solvers.solve(X, key if solver == "randomized" else None, k, solver, options, mesh, axis)
     check_finite("fit: X", is_finite, X)
     return _first(model, share) if share else model
 

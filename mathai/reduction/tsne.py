@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Shaped, UInt32
 
@@ -236,6 +237,8 @@ def affinity_graph(
     num_neighbors: int | None = None,
     metric: str = "euclidean",
     neighbors: tuple[Int[ArrayLike, "n k"], Float[ArrayLike, "n k"]] | None = None,
+    mesh: Mesh | None = None,
+    axis: str = "data",
 ) -> AffinityGraph:
     """Joint affinities of nearest neighbours, in lists made for gradients: what the learner takes as its batch.
 
@@ -247,6 +250,8 @@ def affinity_graph(
       num_neighbors: k; None takes three times the perplexity, at most n − 1.
       metric: of `neighbors.k_nearest`.
       neighbors: what `k_nearest` gave, computed once for several perplexities; replaces num_neighbors and metric.
+      mesh: devices that share the search for neighbours, as in `k_nearest`; None is one device.
+      axis: of the mesh, over which points are spread.
 
     Returns:
       The graph: lists of 2k neighbours, and apart from them what overflows.
@@ -263,7 +268,8 @@ def affinity_graph(
     >>> round(float(graph.weights.sum()), 5)
     1.0
     """
-    return graph_of(*neighbors_of("affinity_graph", X, perplexity, num_neighbors, metric, neighbors), perplexity)
+    found = neighbors_of("affinity_graph", X, perplexity, num_neighbors, metric, neighbors, mesh, axis)
+    return graph_of(*found, perplexity)
 
 
 def embed(
@@ -283,6 +289,8 @@ def embed(
     num_iterations: int = 500,
     learning_rate: ArrayLike | None = None,
     momentum: ArrayLike = 0.8,
+    mesh: Mesh | None = None,
+    axis: str = "data",
 ) -> Embedding:
     """An embedding whose neighbours are those of the data: t-distributed stochastic neighbour embedding.
 
@@ -313,9 +321,11 @@ def embed(
       num_iterations: of the second.
       learning_rate: η of both phases; None takes max(n / e, 200) / 4.
       momentum: μ.
+      mesh: devices that share neighbours and repulsion, with axes of type Auto; None is one device. Each holds Y.
+      axis: of the mesh, over which points are spread; over its other axes all is replicated.
 
     Returns:
-      The embedding, in X's dtype but at least float32.
+      The embedding, in X's dtype but at least float32; on all devices of the mesh.
 
     Raises:
       ValueError: as `affinity_graph`; an unknown method or init, "fft" with other than two components, a negative
@@ -345,19 +355,21 @@ def embed(
     if num_components < 1:
         raise ValueError(f"embed: num_components is {num_components}; it must be at least 1.")
     grids = _descent.grids_for("embed", method, jnp.shape(X)[0], num_components)
-    graph = graph_of(*neighbors_of("embed", X, perplexity, num_neighbors, metric, neighbors), perplexity)
+    found = neighbors_of("embed", X, perplexity, num_neighbors, metric, neighbors, mesh, axis)
+    graph = graph_of(*found, perplexity)
     Y = _start.of_data(X, num_components=num_components, init=init)(key)
     schedule = _descent.schedule_of(early_exaggeration, exaggeration, num_early_iterations, learning_rate, momentum)
-    return Embedding(*_descend(Y, graph, grids, schedule, num_early_iterations + num_iterations))
+    num_iterations += num_early_iterations
+    return Embedding(*_descend(Y, graph, grids, schedule, num_iterations, mesh, axis))
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def _descend(Y, graph, grids, schedule, num_iterations):
+@functools.partial(jax.jit, static_argnums=(4, 5, 6))
+def _descend(Y, graph, grids, schedule, num_iterations, mesh, axis):
     def step(now, _):
-        return _descent.step(now, graph, grids, schedule)[0], None
+        return _descent.step(now, graph, grids, schedule, mesh=mesh, axis=axis)[0], None
 
     end, _ = jax.lax.scan(step, _descent.start(Y), length=num_iterations)
-    return end.Y, _descent.divergence(end.Y, graph, grids), end.iteration
+    return end.Y, _descent.divergence(end.Y, graph, grids, mesh=mesh, axis=axis), end.iteration
 
 
 def _student_t(Y):

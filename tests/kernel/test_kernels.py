@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 from jax.test_util import check_grads
 from jax.tree_util import Partial
 from sklearn.metrics import pairwise
@@ -512,3 +513,20 @@ def test_a_negative_multiple_of_a_kernel_is_refused():
 def test_shapes_that_do_not_match_are_refused(call):
     with pytest.raises((AssertionError, TypeError), match=r"shape|rank|Type-check"):
         call(jnp.zeros((4, NUM_FEATURES)))
+
+
+# Devices; more than one of them are in tests/multi
+
+
+def test_a_mesh_of_one_device_gives_the_matrix_that_it_gives_alone():
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+    X, Z = vectors()
+    for kernel in (linear, functools.partial(rbf, gamma=WIDTHS), laplacian):
+        for columns in (None, Z):
+            ours = kernels.gram(kernel, X, columns, mesh=mesh)
+            np.testing.assert_allclose(ours, kernels.gram(kernel, X, columns), rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="gamma is -1"):
+        kernels.gram(functools.partial(rbf, gamma=-1.0), X, mesh=mesh)
+    with pytest.raises(ValueError, match="no axis 'rows'"):
+        kernels.gram(linear, X, mesh=mesh, axis="rows")
+    assert kernels.gram(linear, X[:0], mesh=mesh).shape == (0, 0)

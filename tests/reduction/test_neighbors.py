@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 from jax.test_util import check_grads
 from sklearn import manifold
 from sklearn.neighbors import NearestNeighbors
@@ -562,3 +563,26 @@ def test_what_has_no_neighbours_is_refused(call, message):
 def test_shapes_that_do_not_fit_are_refused(call):
     with pytest.raises((AssertionError, TypeError), match=r"shape|rank|Type-check"):
         call()
+
+
+# Devices; more than one of them are in tests/multi
+
+
+def mesh_of_one(kind=AxisType.Auto):
+    return jax.make_mesh((1,), ("data",), axis_types=(kind,))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_mesh_of_one_device_finds_what_it_finds_alone(metric):
+    X = points(40, 3, offset=10.0)
+    for queries in (None, points(7, 3, seed=1, offset=10.0)):
+        found = k_nearest(X, 5, queries=queries, metric=metric, mesh=mesh_of_one())
+        for ours, alone in zip(found, k_nearest(X, 5, queries=queries, metric=metric), strict=True):
+            np.testing.assert_allclose(ours, alone, rtol=1e-6, atol=1e-7)
+
+
+def test_a_mesh_without_the_axis_or_with_types_is_refused():
+    with pytest.raises(ValueError, match=r"no axis 'rows'; its axes are data"):
+        k_nearest(points(9, 2), 2, mesh=mesh_of_one(), axis="rows")
+    with pytest.raises(ValueError, match=r"axis_types=\(jax.sharding.AxisType.Auto,\) \* 1"):
+        k_nearest(points(9, 2), 2, mesh=mesh_of_one(AxisType.Explicit))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 from jax.test_util import check_grads
 from sklearn import decomposition
 from sklearn.datasets import load_digits
@@ -480,3 +481,27 @@ def test_a_threshold_out_of_range_is_refused(threshold):
         pca.choose_num_components(jnp.ones(2) / 2, threshold)
     with pytest.raises(ValueError, match="there are no ratios"):
         pca.choose_num_components(jnp.ones(0))
+
+
+# Devices; more than one of them are in tests/multi
+
+
+def test_a_mesh_of_one_device_gives_the_moments_that_it_gives_alone():
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+    X = (np.random.default_rng(0).normal(size=(30, 3)) + 100).astype(np.float32)
+    where = np.arange(30) % 3 > 0
+    for kept in (None, where):
+        alone = pca.update_moments(pca.init_moments(3), X, where=kept)
+        ours = pca.update_moments(pca.init_moments(3), X, where=kept, mesh=mesh)
+        for a, b in zip(ours, alone, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(pca.fit(X, mesh=mesh).components, pca.fit(X).components, atol=1e-5)
+
+
+def test_solvers_that_do_not_go_by_moments_go_with_no_mesh():
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+    for solver in ("gram", "svd", "randomized"):
+        with pytest.raises(ValueError, match=f"'{solver}' does not go by moments"):
+            pca.fit(np.ones((4, 3)), solver=solver, key=jax.random.key(0), num_components=1, mesh=mesh)
+    with pytest.raises(ValueError, match="no axis 'rows'"):
+        pca.update_moments(pca.init_moments(3), np.ones((4, 3)), mesh=mesh, axis="rows")

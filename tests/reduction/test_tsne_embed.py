@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 from mathai.reduction import _affinity_graph, _repulsion, tsne
 from mathai.reduction.neighbors import k_nearest
@@ -507,3 +508,18 @@ def test_given_neighbours_and_starts_are_checked():
 def test_squares_that_overflow_are_refused():
     with pytest.raises(ValueError, match="distances overflow float32; scale the points down"):
         k_nearest(1e25 * jax.random.normal(jax.random.key(0), (12, 3)), 2)
+
+
+# Devices; more than one of them are in tests/multi
+
+
+def test_a_mesh_of_one_device_repels_as_it_does_alone(grids):
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+    Y = cloud(20.0)
+    alone = [*EXACT(Y), *BY_GRID(Y, grids)]
+    exact = jax.jit(lambda Y: _repulsion.exact(Y, mesh=mesh))
+    by_grid = jax.jit(lambda Y, grids: _repulsion.by_grid(Y, grids, mesh=mesh))
+    for ours, theirs in zip([*exact(Y), *by_grid(Y, grids)], alone, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-5)
+    with pytest.raises(ValueError, match="no axis 'rows'"):
+        tsne.embed(jax.random.key(0), points(30, 3), perplexity=5.0, mesh=mesh, axis="rows")
