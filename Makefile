@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 CACHE := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax
 
-.PHONY: demo test test-slow lint bench results clean
+.PHONY: demo test test-slow test-multi lint bench results clean
 
 demo: $(VENV)/.experiments  ## PPO solves CartPole; the same command resumes
 	$(BIN)/python -m experiments.train --config=configs/ppo_cartpole.py --workdir=runs/demo
@@ -15,6 +15,9 @@ test: $(VENV)/.dev  ## the fast tests and every docstring example
 
 test-slow: $(VENV)/.dev  ## learning to a score
 	$(CACHE) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow tests
+
+test-multi: $(VENV)/.dev  ## several devices and processes, simulated
+	$(CACHE) $(BIN)/python -m pytest -m multi tests
 
 lint: $(VENV)/.dev  ## format, lint and types
 	$(BIN)/ruff format --check .

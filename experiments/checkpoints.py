@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN, PreservationPolicy
 
+from experiments import processes
 from experiments.errors import UserError
 from experiments.workdir import write_json
 
@@ -39,16 +40,20 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(self._directory, options=self._options)
 
-    def save(self, step: int, state: PyTree, score: float | None) -> None:
-        """Begin to save a state; `score` is the metric by which the best checkpoint is kept."""
+    def save(self, step: int, state: PyTree, score: float | None, stream: dict[str, Any] | None = None) -> None:
+        """Begin to save a state, and where its data stand; `score` is what the best checkpoint is kept by."""
         self._seal()
         if score is not None:
             self._scores[step] = score
-        info = {"digest": digest(state), "score": score}
+        info = {"digest": _digest_or_none(state), "score": score, "stream": stream}
         self._manager.save(
             step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info))
         )
         self._unsealed = step
+
+    def stream(self, step: int) -> dict[str, Any] | None:
+        """Where the data stood at a checkpoint; None where they lie on the devices."""
+        return json.loads((self._directory / str(step) / "info" / "metadata").read_text()).get("stream")
 
     def steps(self) -> list[int]:
         """Return the steps of all whole checkpoints, in order."""
@@ -71,7 +76,7 @@ class Checkpoints:
             try:
                 items = ocp.args.Composite(state=ocp.args.StandardRestore(target), info=ocp.args.JsonRestore())
                 restored = self._manager.restore(step, args=items)
-                if restored.info["digest"] == digest(restored.state):
+                if restored.info["digest"] in (None, _digest_or_none(restored.state) or restored.info["digest"]):
                     return restored.state
                 reason = "its digest does not match"
             except Exception as error:  # orbax and tensorstore raise many types, and any of them means the same here
@@ -102,20 +107,24 @@ class Checkpoints:
 
     def _set_aside(self, steps: list[int]) -> None:
         self._manager.close()
+        processes.by_first(lambda: [self._move(step) for step in steps], [])
         for step in steps:
-            place = self._directory.with_name("checkpoints_corrupt") / str(step)
-            shutil.rmtree(place, ignore_errors=True)
-            place.parent.mkdir(exist_ok=True)
-            shutil.move(self._directory / str(step), place)
             self._scores.pop(step, None)
         self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+
+    def _move(self, step: int) -> None:
+        place = self._directory.with_name("checkpoints_corrupt") / str(step)
+        shutil.rmtree(place, ignore_errors=True)
+        place.parent.mkdir(exist_ok=True)
+        shutil.move(self._directory / str(step), place)
 
     def _seal(self) -> None:
         """Write the digests of the files of the checkpoint that was saved last."""
         self._manager.wait_until_finished()
         if self._unsealed is not None:
             place = self._directory / str(self._unsealed)
-            write_json(place / SEAL, {name: _sha(place / name) for name in _files(place)})
+            if processes.is_first():
+                write_json(place / SEAL, {name: _sha(place / name) for name in _files(place)})
             self._unsealed = None
 
     def close(self) -> None:
@@ -169,6 +178,12 @@ def _read_scores(directory: pathlib.Path) -> dict[int, float]:
         if score is not None:
             scores[step] = score
     return scores
+
+
+def _digest_or_none(state: PyTree) -> str | None:
+    """The digest of a state; None where no process has all of it, whose files alone tell whether it is whole."""
+    leaves = jax.tree.leaves(state)
+    return digest(state) if all(isinstance(x, np.ndarray) or x.is_fully_addressable for x in leaves) else None
 
 
 def digest(state: PyTree) -> str:

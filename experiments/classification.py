@@ -13,9 +13,10 @@ from jaxtyping import PyTree
 from experiments import data, pictures
 from experiments.configuration import check_types
 from experiments.errors import UserError
-from experiments.tasks import Task, maker
+from experiments.feed import Streamed
+from experiments.tasks import Rows, Task, maker
 from mathai.learners import classifier, svm_head
-from mathai.learners.batches import Examples, minibatch, steps_per_epoch
+from mathai.learners.batches import Examples, minibatch_indices, steps_per_epoch
 from mathai.nn.activations import softmax
 
 
@@ -26,7 +27,8 @@ def make_task(
     fields = config.data.to_dict()
     check_types("data", fields, data.DEFAULTS)
     data_set = data.load(fields)
-    train, test = (Examples(jnp.asarray(part.inputs), jnp.asarray(part.labels)) for part in data_set[:2])
+    test = Examples(*map(jnp.asarray, data_set.test))
+    train = Examples(*(map(jnp.asarray, data_set.train) if data_set.source is None else data_set.train))
     num_classes = len(data_set.class_names)
     make = maker(module, train, test, num_classes=num_classes)
     needs_train = module is svm_head  # a head that is fitted anew to be scored
@@ -38,10 +40,9 @@ def make_task(
     return Task(
         learner,
         num_updates=updates,
-        data=train,
-        draw=functools.partial(minibatch, batch_size=hyperparameters.batch_size),
+        **batches(data_set.source, train, hyperparameters.batch_size),
         evaluation_data=(train, test) if needs_train else test,
-        problem=pathlib.Path(config.data.name).stem,
+        problem=config.data.get("shards") or pathlib.Path(config.data.name).stem,
         curves=("loss", "accuracy"),
         work=hyperparameters.batch_size,
         unit="examples",
@@ -54,6 +55,13 @@ def make_task(
         hyperparameters=hyperparameters,
         make=make,
     )
+
+
+def batches(source: Any, train: Examples, batch_size: int) -> dict[str, Any]:
+    """Fields of a task whose batches are drawn on the device, or come from a source on disk."""
+    if source is not None:
+        return {"stream": Streamed(source, batch_size, Examples)}
+    return {"data": train, "draw": Rows(functools.partial(minibatch_indices, batch_size=batch_size))}
 
 
 def _draw_mistakes(

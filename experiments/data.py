@@ -26,6 +26,8 @@ DEFAULTS = {
     "name": "digits",  # digits, moons, ring, mnist, fashion_mnist, or the name of an .npz file
     "directory": "",  # where the files are
     "evaluate_on": "test",  # or "validation": every tenth training example, which then is not trained on
+    "shards": "",  # stream the training examples from files of the directory, as train-*.npz, instead of `name`
+    "test_shards": "",  # files of the directory with the examples of evaluation, where training streams
     "num_train": 0,  # train on the first so many examples only; 0: on all
 }
 TEST_FRACTION, VALIDATION_FRACTION = 0.2, 0.1
@@ -70,11 +72,13 @@ class DataSet(NamedTuple):
       train: the training examples.
       test: the examples of evaluation.
       class_names: one for each label 0 … C − 1.
+      source: where the training examples are streamed from; `train` then holds nothing but their shapes.
     """
 
     train: Split
     test: Split
     class_names: tuple[str, ...]
+    source: Any = None
 
 
 def load(config: Mapping[str, Any]) -> DataSet:
@@ -86,6 +90,8 @@ def load(config: Mapping[str, Any]) -> DataSet:
     name, directory = config["name"], config["directory"]
     if config["evaluate_on"] not in ("test", "validation"):
         raise UserError(f"config.data.evaluate_on is {config['evaluate_on']!r}; it must be 'test' or 'validation'.")
+    if config.get("shards") or config.get("test_shards"):
+        return _streamed(config)
     if name.endswith(".npz"):
         data = _npz(pathlib.Path(directory) / name)
     elif name in LOADERS:
@@ -103,6 +109,26 @@ def load(config: Mapping[str, Any]) -> DataSet:
             f"config.data.num_train is {num_train}; it must be from 1 to {len(data.train.labels)}, or 0 for all."
         )
     return data._replace(train=Split(*(array[: num_train or None] for array in data.train)))
+
+
+def _streamed(config: Mapping[str, Any]) -> DataSet:
+    """The examples of evaluation, and where those of training are read from when their turn comes."""
+    from experiments.streaming import open_source  # here, because it needs an extra
+
+    if not (config["shards"] and config["test_shards"]):
+        raise UserError("config.data.shards and config.data.test_shards go together: what to train on, and to score.")
+    if config["evaluate_on"] != "test" or config.get("num_train", 0):
+        raise UserError("config.data.shards are streamed whole: leave evaluate_on and num_train as they are.")
+    train, test = (open_source(config["directory"], config[name]) for name in ("shards", "test_shards"))
+    if train.example_shape != test.example_shape:
+        raise UserError(
+            f"training examples have shape {train.example_shape}, those of evaluation {test.example_shape}."
+        )
+    inputs = np.broadcast_to(np.zeros((), train.example_dtype), (len(train), *train.example_shape))  # takes no memory
+    names = tuple(map(str, range(max(train.num_classes, test.num_classes))))
+    return DataSet(
+        Split(inputs, np.broadcast_to(np.int32(0), len(train))), Split(*test.read(np.arange(len(test)))), names, train
+    )
 
 
 class Parts(NamedTuple):

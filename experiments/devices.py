@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from experiments.configuration import num_cores
@@ -20,8 +20,10 @@ AXIS = "seeds"
 SPARE_THREADS = 16
 
 
-def prepare(num_programs: int) -> None:
+def prepare(num_programs: int, num_devices: int | None = None) -> None:
     """Make a device of each core, no more than there are programs to run at once; before JAX's first computation.
+
+    A mesh says how many devices it takes instead, which then are simulated where they are more than the cores.
 
     Programs are seeds, or the fits of a search. Devices are left as they are where there is one program, or where JAX's
     own settings already count them. In any case XLA's CPU gets threads to spare, unless `NPROC` says how many: all
@@ -29,11 +31,12 @@ def prepare(num_programs: int) -> None:
     others of its threads. Where all of them wait, nothing ever ends; the more threads, the more such calls it takes.
     """
     cores = num_cores()
-    os.environ.setdefault("NPROC", str(cores + SPARE_THREADS))
+    os.environ.setdefault("NPROC", str(max(cores, num_devices or 0) + SPARE_THREADS))
     is_set = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not is_set and min(cores, num_programs) > 1:
+    wanted = min(cores, num_programs) if num_devices is None else num_devices
+    if not is_set and wanted > 1:
         with contextlib.suppress(RuntimeError):  # JAX has begun to compute: its devices stay as they are
-            jax.config.update("jax_num_cpu_devices", min(cores, num_programs))
+            jax.config.update("jax_num_cpu_devices", wanted)
 
 
 def demand_platform(platform: str) -> None:
@@ -52,6 +55,11 @@ def demand_platform(platform: str) -> None:
         )
 
 
+def describe() -> str:
+    """Which devices there are."""
+    return f"{jax.default_backend()}, {jax.devices()[0].device_kind} x {jax.device_count()}"
+
+
 def over_seeds(function: Callable[..., PyTree], num_seeds: int) -> Callable[..., PyTree]:
     """Map a function over seeds: on all devices at once, on a CPU one after another, on an accelerator in step.
 
@@ -66,15 +74,23 @@ def over_seeds(function: Callable[..., PyTree], num_seeds: int) -> Callable[...,
     [10, 11, 12]
     """
     sharding = seed_sharding(num_seeds)
+    return on_one_device(function) if sharding is None else over_axis(function, sharding.mesh, AXIS)
 
-    def on_one_device(each: PyTree, shared: PyTree) -> PyTree:
+
+def on_one_device(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """Map a function as `over_seeds` does, on one device."""
+
+    def mapped(each: PyTree, shared: PyTree) -> PyTree:
         one = lambda x: function(x, shared)  # noqa: E731
         return jax.lax.map(one, each) if jax.default_backend() == "cpu" else jax.vmap(one)(each)
 
-    if sharding is None:
-        return on_one_device
-    specs: Any = (PartitionSpec(AXIS), PartitionSpec())
-    return jax.shard_map(on_one_device, mesh=sharding.mesh, in_specs=specs, out_specs=specs[0], check_vma=False)
+    return mapped
+
+
+def over_axis(function: Callable[..., PyTree], mesh: Mesh, axis: str) -> Callable[..., PyTree]:
+    """Map a function as `over_seeds` does, over an axis of a mesh that divides the seeds."""
+    specs: Any = (PartitionSpec(axis), PartitionSpec())
+    return jax.shard_map(on_one_device(function), mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False)
 
 
 def seed_sharding(num_seeds: int) -> NamedSharding | None:

@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import PyTree
 
 from experiments import data, embedding_comparison, embedding_pictures, progress
+from experiments.classification import batches
 from experiments.configuration import check_types
 from experiments.errors import UserError
-from experiments.tasks import Task, maker
+from experiments.tasks import Rows, Task, maker
 from mathai.learners import parametric_tsne, parametric_umap, pca, tsne, umap
 from mathai.learners.base import Learner
-from mathai.learners.batches import Examples, as_vectors, minibatch, steps_per_epoch
+from mathai.learners.batches import Examples, as_vectors, minibatch_indices, steps_per_epoch
 from mathai.reduction import tsne as formulas
 from mathai.reduction import umap as fuzzy_formulas
 from mathai.reduction.neighbors import k_nearest
@@ -46,18 +47,20 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
 def _stream(
     config: ml_collections.ConfigDict, module: Any, hyperparameters: pca.Config, data_set: data.DataSet
 ) -> Task:
-    train, test = (Examples(jnp.asarray(part.inputs), jnp.asarray(part.labels)) for part in data_set[:2])
+    test = Examples(*map(jnp.asarray, data_set.test))
+    train = Examples(*(map(jnp.asarray, data_set.train) if data_set.source is None else data_set.train))
+    make = functools.partial(module.make, hyperparameters, int(np.prod(train.inputs.shape[1:])))
     return Task(
-        module.make(hyperparameters, int(np.prod(train.inputs.shape[1:]))),
+        make(),
         num_updates=steps_per_epoch(len(train.labels), hyperparameters.batch_size),
-        data=train,
-        draw=functools.partial(minibatch, batch_size=hyperparameters.batch_size),
+        **batches(data_set.source, train, hyperparameters.batch_size),
         evaluation_data=test,
-        problem=pathlib.Path(config.data.name).stem,
+        problem=config.data.get("shards") or pathlib.Path(config.data.name).stem,
         curves=("explained_variance_ratio", "reconstruction_error"),
         work=hyperparameters.batch_size,
         unit="examples",
         pictures=functools.partial(_draw_components, hyperparameters, data_set),
+        over_devices=lambda mesh, axis: make(mesh=mesh, axis=axis),
     )
 
 
@@ -89,7 +92,7 @@ def _encoder(
         make(hyperparameters),
         num_updates=updates,
         data=train,
-        draw=functools.partial(minibatch, batch_size=hyperparameters.batch_size),
+        draw=Rows(functools.partial(minibatch_indices, batch_size=hyperparameters.batch_size)),
         evaluation_data=few,
         problem=pathlib.Path(config.data.name).stem,
         curves=("loss", "kl_divergence"),
@@ -154,6 +157,7 @@ def _graph(
         pictures=functools.partial(_draw_embedding, module, hyperparameters, data_set, search, X, project),
         hyperparameters=projected,
         make=functools.partial(_make_again, maker(module, X), learner.init),
+        over_devices=lambda mesh, axis: module.make(projected, X, mesh=mesh, axis=axis),
     )
 
 

@@ -9,7 +9,7 @@ import pathlib
 import jax
 from absl import flags
 
-from experiments import devices, members, progress
+from experiments import devices, members, placement, processes, progress
 from experiments.checkpoints import Checkpoints
 from experiments.configuration import from_json
 from experiments.errors import UserError, run_program
@@ -25,23 +25,31 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "The workdir of a run.")
     flags.DEFINE_string("checkpoint", "best", "best, last, or the update of a checkpoint.")
     flags.DEFINE_integer("seed", 1, "Seed of the evaluation's randomness.", lower_bound=0)
+    placement.define_flags()
     flags.mark_flags_as_required(["workdir"])
 
 
 def main(argv: list[str]) -> None:
     """Load, evaluate, print."""
     del argv
-    workdir = pathlib.Path(FLAGS.workdir)
+    with processes.joined(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id):
+        evaluate(pathlib.Path(FLAGS.workdir))
+
+
+def evaluate(workdir: pathlib.Path) -> None:
+    """Score a checkpoint of a workdir."""
     stored = read_json(workdir / CONFIG)["config"]
     num_seeds = stored.pop("seeds")
     config = from_json(stored)
-    devices.prepare(max(num_seeds, at_once(config)))
-    task = make_task(config)
-    programs = members.make_programs(task)
-    runs = members.of_seeds(config.run.seed, num_seeds if num_seeds > 1 else None)
+    devices.prepare(max(num_seeds, at_once(config)), placement.devices_of(FLAGS.mesh))
+    task, several = make_task(config), num_seeds if num_seeds > 1 else None
+    place = placement.placement_of(task, several, FLAGS.mesh, shard_parameters=FLAGS.shard_parameters)
+    task = place.place(task)
+    programs = members.make_programs(task, place)
+    runs = place.put(members.of_seeds(config.run.seed, several))
     checkpoints = Checkpoints(workdir, keep=config.run.keep_checkpoints, best_mode=config.run.best_mode, read_only=True)
     step = choose(checkpoints, FLAGS.checkpoint, workdir)
-    state = checkpoints.restore(step, members.restore_target(programs, runs))
+    state = checkpoints.restore(step, members.restore_target(programs, runs, place))
     keys = members.evaluation_keys(runs, step, FLAGS.seed)
     metrics = jax.device_get(programs.evaluate(keys, state, runs, task.evaluation_data))
     progress.say("checkpoint", f"update {step} of {workdir}")

@@ -14,11 +14,11 @@ from jaxtyping import Array, PyTree
 from experiments import data, sample_pictures
 from experiments.configuration import check_types
 from experiments.errors import UserError
-from experiments.tasks import Task, maker
+from experiments.tasks import Rows, Task, maker
 from mathai.generative import scores
 from mathai.learners import classifier, diffusion, gan, samples, vae
 from mathai.learners.base import Metrics, train
-from mathai.learners.batches import Examples, as_vectors, minibatch, steps_per_epoch
+from mathai.learners.batches import Examples, as_vectors, minibatch, minibatch_indices, steps_per_epoch
 from mathai.nn import activations, feedforward
 
 MOST_SCORED = 2000  # images that samples are compared with
@@ -69,7 +69,7 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
         learner,
         num_updates=num_updates,
         data=inputs,
-        draw=functools.partial(minibatch, batch_size=hyperparameters.batch_size),
+        draw=Rows(functools.partial(minibatch_indices, batch_size=hyperparameters.batch_size)),
         evaluation_data=evaluation_data,
         problem=pathlib.Path(config.data.name).stem,
         curves=CURVES[config.algorithm],

@@ -60,7 +60,8 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: s
         names = ", ".join(data_set.class_names[label] for label in sorted(missing))
         raise UserError(f"there is no training example of class {names}; raise config.data.num_train.")
 
-    make = maker(module, len(train.labels), len(data_set.class_names))
+    sizes = len(train.labels), len(data_set.class_names)
+    make = maker(module, *sizes)
     try:
         found = search(hyperparameters, train, search_fields)
         if found is not None:
@@ -81,6 +82,7 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: s
         pictures=functools.partial(_draw, hyperparameters, data_set, found),
         hyperparameters=hyperparameters,
         make=make,
+        over_devices=lambda mesh, axis: module.make(hyperparameters, *sizes, mesh=mesh, axis=axis),
     )
 
 

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from experiments import pictures, text
 from experiments.configuration import check_types
 from experiments.errors import UserError
-from experiments.tasks import Task, maker
+from experiments.tasks import Rows, Task, maker
 from mathai.learners import language_model
 from mathai.models.layers import LayerNorm
 from mathai.nn.attention import sinusoidal_position_encoding
@@ -40,7 +40,7 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: l
         learner,
         num_updates=hyperparameters.num_updates,
         data=train,
-        draw=functools.partial(_draw, hyperparameters.batch_size, length + 1),
+        draw=Rows(functools.partial(_choose, hyperparameters.batch_size, length + 1)),
         evaluation_data=test,
         problem=pathlib.Path(config.text.name).name,
         curves=("bits_per_token",),
@@ -53,8 +53,10 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: l
     )
 
 
-def _draw(batch_size: int, length: int, key: jax.Array, tokens: jax.Array, step: jax.Array) -> jax.Array:
-    return language_model.windows(jax.random.fold_in(key, step), tokens, batch_size=batch_size, length=length)
+def _choose(batch_size: int, length: int, key: jax.Array, num_tokens: int, step: jax.Array) -> jax.Array:
+    return language_model.window_indices(
+        jax.random.fold_in(key, step), num_tokens, batch_size=batch_size, length=length
+    )
 
 
 class _Sampler:

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import SingleDeviceSharding
 from jaxtyping import PyTree
 
-from experiments import devices
+from experiments.placement import OneDevice
 from experiments.tasks import Task
 from mathai.learners.base import Learner
 
@@ -43,7 +42,8 @@ class Programs(NamedTuple):
 
     Attributes:
       init: members → state.
-      chunk: (state, members, data, first step, number of updates) → (state, metrics [updates] or [members, updates]).
+      chunk: (state, members, data or a batch for each update, first step, number of updates) → (state, metrics
+        [updates] or [members, updates]).
       evaluate: (keys, state, members, evaluation data) → metrics, scalars or [members].
     """
 
@@ -64,18 +64,23 @@ def members_of(seeds: int | Sequence[int], hyperparameters: Mapping[str, Sequenc
     return Members(keys, _fold_in(keys, BATCH_STREAM), floats)
 
 
-def make_programs(task: Task) -> Programs:
-    """Return the jitted functions of a task."""
+def make_programs(task: Task, placement: OneDevice | None = None) -> Programs:
+    """Return the jitted functions of a task, on one device, or where a placement says."""
+    place = placement or OneDevice()
 
     def init(members):
-        return _over(_init, members, (members.keys,), ())
+        return _placed(_over(_init, members, (members.keys,), ()), members)
 
     def chunk(state, members, data, first_step, num_updates):
-        update = functools.partial(_chunk, num_updates=num_updates)
-        return _over(update, members, (state, members.batch_keys), (data, first_step))
+        update = functools.partial(_chunk, num_updates=num_updates, place=OneDevice() if members.are_several else place)
+        state, metrics = _over(update, members, (state, members.batch_keys), (data, first_step))
+        return _placed(state, members), place.everywhere(metrics)
 
     def evaluate(keys, state, members, data):
-        return _over(_evaluate, members, (keys, state), (data,))
+        return place.everywhere(_over(_evaluate, members, (keys, state), (data,)))
+
+    def _placed(state, members):
+        return place.states(state) if members.are_several else place.state(state)
 
     def _over(function, members, each, shared):
         """Call a function of (task, learner, each, shared): once, or for every member on the devices."""
@@ -85,8 +90,9 @@ def make_programs(task: Task) -> Programs:
             return function(task, learner_of(task, hyperparameters), *arguments, *shared)
 
         if not members.are_several:
-            return one((members.hyperparameters, each), shared)
-        return devices.over_seeds(one, len(members.keys))((members.hyperparameters, each), shared)
+            with place.context():
+                return one((members.hyperparameters, each), shared)
+        return place.over_runs(one, len(members.keys))((members.hyperparameters, each), shared)
 
     return Programs(jax.jit(init), jax.jit(chunk, static_argnums=4), jax.jit(evaluate))
 
@@ -113,10 +119,18 @@ def _chunk(
     first_step: jax.Array,
     *,
     num_updates: int,
+    place: OneDevice,
 ) -> tuple[PyTree, PyTree]:
     def update(state, step):
-        return learner.update(state, batch_of(task, key, data, step))
+        batch = batch_of(task, key, data, step)
+        return improve(state, batch if task.draw is None else place.batch(batch))
 
+    def improve(state, batch):
+        state, metrics = learner.update(place.gathered(state), batch)
+        return place.state(state), metrics
+
+    if task.stream is not None:  # a batch for each update
+        return jax.lax.scan(improve, state, data)
     return jax.lax.scan(update, state, first_step + jnp.arange(num_updates))
 
 
@@ -134,7 +148,10 @@ def trace(task: Task) -> tuple[PyTree, PyTree, PyTree]:
     """The shapes of one member's state, of the metrics of its update and of its evaluation; nothing is computed."""
     key = jax.random.key(0)
     state = jax.eval_shape(task.learner.init, key)
-    batch = jax.eval_shape(functools.partial(batch_of, task), key, task.data, 0)
+    if task.stream is None:
+        batch = jax.eval_shape(functools.partial(batch_of, task), key, task.data, 0)
+    else:
+        batch = jax.eval_shape(lambda batches: jax.tree.map(lambda x: x[0], batches), task.stream.shapes(1))
     _, metrics = jax.eval_shape(task.learner.update, state, batch)
     evaluation = jax.eval_shape(functools.partial(_evaluate, task, task.learner), key, state, task.evaluation_data)
     return state, metrics, evaluation
@@ -156,10 +173,8 @@ def _fold_in(keys: jax.Array, *parts: int) -> jax.Array:
     return jax.vmap(derive)(keys) if keys.ndim else derive(keys)
 
 
-def restore_target(programs: Programs, members: Members) -> PyTree:
+def restore_target(programs: Programs, members: Members, placement: OneDevice | None = None) -> PyTree:
     """Shapes of a run's state, and where they lie here: not where they lay when the checkpoint was written."""
-    sharding: Any = devices.seed_sharding(len(members.keys)) if members.are_several else None
-    sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), jax.eval_shape(programs.init, members)
-    )
+    shapes = jax.eval_shape(programs.init, members)
+    places = (placement or OneDevice()).targets(shapes, len(members.keys) if members.are_several else None)
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places)

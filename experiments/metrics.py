@@ -94,6 +94,19 @@ class MetricsLog:
             self._tensorboard.close()
 
 
+class NoLog:
+    """In place of a log, where another process writes it."""
+
+    def write(self, row: Mapping[str, Any], speed: float) -> None:
+        """Write nothing."""
+
+    def flush(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
 def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
     """Return the rows of `metrics.jsonl`; a last line that was cut short is left out."""
     path = workdir / FILE

@@ -1,5 +1,7 @@
 """The run loop, once for every learner: chunks of compiled updates, evaluation, metrics, checkpoints, resume."""
 
+import contextlib
+import functools
 import pathlib
 import signal
 import time
@@ -11,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from experiments import progress
+from experiments import processes, progress
 from experiments.checkpoints import Checkpoints
 from experiments.configuration import did_you_mean
 from experiments.errors import UserError
+from experiments.feed import Feed
 from experiments.members import Members, Programs, evaluation_keys, make_programs, of_seeds, restore_target, trace
-from experiments.metrics import MetricsLog, check_not_nan, reduce_chunk
+from experiments.metrics import MetricsLog, NoLog, check_not_nan, reduce_chunk
+from experiments.placement import OneDevice
 from experiments.statistics import interquartile_mean
 from experiments.tasks import Task
 
@@ -49,6 +53,11 @@ class StopSignal:
     def __init__(self):
         self.name: str | None = None
         self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    @property
+    def asked(self) -> bool:
+        """Whether any process was asked to stop: all look at the same place."""
+        return processes.any_of(self.name is not None)
 
     def release(self) -> None:
         """Give the signals back their handlers."""
@@ -93,12 +102,21 @@ def validate(task: Task, run: Any) -> tuple[PyTree, PyTree, PyTree]:
     return shapes
 
 
-def run(task: Task, run_config: Any, workdir: pathlib.Path, num_seeds: int | None, *, profile: bool = False) -> Outcome:
+def run(
+    task: Task,
+    run_config: Any,
+    workdir: pathlib.Path,
+    num_seeds: int | None,
+    *,
+    profile: bool = False,
+    placement: OneDevice | None = None,
+) -> Outcome:
     """Run a task in a workdir from its last checkpoint to its end, or until a signal asks to stop."""
-    stop = StopSignal()
+    stop, placement = StopSignal(), placement or OneDevice()
     try:
-        members = of_seeds(run_config.seed, num_seeds)
-        return run_members(task, make_programs(task), members, run_config, workdir, stop, profile=profile)
+        members, task = of_seeds(run_config.seed, num_seeds), placement.place(task)
+        programs = make_programs(task, placement)
+        return run_members(task, programs, members, run_config, workdir, stop, profile=profile, placement=placement)
     finally:
         stop.release()
 
@@ -113,6 +131,7 @@ def run_members(
     *,
     profile: bool = False,
     is_sweep: bool = False,
+    placement: OneDevice | None = None,
 ) -> Outcome:
     """Run members of a task in a workdir from their last checkpoint to their end, or until `stop` is asked to.
 
@@ -126,19 +145,29 @@ def run_members(
       profile: trace the first chunk.
       is_sweep: the members differ in more than their seeds. A NaN of one does not stop the others, and nothing is
         averaged over them: there are no events of TensorBoard, and no checkpoint is the best.
+      placement: where task and programs lie.
     """
+    placement = placement or OneDevice()
+    members = placement.put(members)
     checkpoints = Checkpoints(workdir, keep=run_config.keep_checkpoints, best_mode=run_config.best_mode)
     try:
-        step, state = _start(programs, members, checkpoints)
-        loop = _Run(task, run_config, workdir, programs, members, checkpoints, stop, profile, is_sweep)
-        return loop.go(step, state)
+        with contextlib.closing(placement.feed(task, run_config.seed)) as feed:
+            step, state = _start(programs, members, checkpoints, placement, feed)
+            loop = _Run(task, run_config, workdir, programs, members, checkpoints, stop, profile, is_sweep, feed)
+            return loop.go(step, state)
     finally:
         checkpoints.close()
 
 
-def _start(programs: Programs, members: Members, checkpoints: Checkpoints) -> tuple[int, PyTree]:
-    """Restore the last good checkpoint, or initialize."""
-    found = checkpoints.restore_last(restore_target(programs, members), lambda text: progress.say("warning", text))
+def _start(
+    programs: Programs, members: Members, checkpoints: Checkpoints, placement: OneDevice, feed: Feed
+) -> tuple[int, PyTree]:
+    """Restore the last good checkpoint, or initialize; the feed goes where the state stands."""
+    found = checkpoints.restore_last(
+        restore_target(programs, members, placement), lambda text: progress.say("warning", text)
+    )
+    step = 0 if found is None else found[0]
+    feed.seek(step, checkpoints.stream(step) if step else None)
     if found is None:
         return 0, programs.init(members)
     progress.say("resume", f"from the checkpoint of update {found[0]}")
@@ -148,10 +177,11 @@ def _start(programs: Programs, members: Members, checkpoints: Checkpoints) -> tu
 class _Run:
     """One pass of the loop; holds what its steps share."""
 
-    def __init__(self, task, run_config, workdir, programs, members, checkpoints, stop, profile, is_sweep):
+    def __init__(self, task, run_config, workdir, programs, members, checkpoints, stop, profile, is_sweep, feed):
         self._total, self._task = task.num_updates, task
         self._config, self._workdir, self._programs, self._members = run_config, workdir, programs, members
         self._checkpoints, self._stop, self._profile, self._is_sweep = checkpoints, stop, profile, is_sweep
+        self._feed = feed
         self._evaluation: dict[str, np.ndarray] | None = None
 
     def go(self, step: int, state: PyTree) -> Outcome:
@@ -160,16 +190,16 @@ class _Run:
         compile_seconds = time.perf_counter() - began
         if not self._is_sweep or compile_seconds > 0.1:  # blocks after the first share its programs
             progress.say("compile", f"{compile_seconds:.1f} s")
-        first, self._log = step, MetricsLog(self._workdir, step, events=not self._is_sweep)
+        first, self._log = step, self._open_log(step)
         self._reporter = progress.Reporter(self._total, step)
         pending = None  # the chunk that the device may still be computing
         aside = 0.0
         began = time.perf_counter()
         try:
             for length in self._lengths(step):
-                if self._stop.name:
+                if self._stop.asked:
                     break
-                state, metrics = self._advance(chunks[length], state, step)
+                state, metrics = self._advance(chunks[length], state, step, self._feed.next(length))
                 step += length
                 if pending:
                     self._write(*pending)
@@ -199,10 +229,14 @@ class _Run:
         seconds = time.perf_counter() - began - aside
         return Outcome(step, finished, self._evaluation, seconds, compile_seconds, step - first, state)
 
+    def _open_log(self, step: int) -> MetricsLog | NoLog:
+        return MetricsLog(self._workdir, step, events=not self._is_sweep) if processes.is_first() else NoLog()
+
     def _show(self, step: int, state: PyTree) -> float:
         """Let the task look at the state; return the seconds that it took."""
         began = time.perf_counter()
-        self._task.on_evaluation(self._workdir, step, self._first_seed(state))
+        first = processes.whole(self._first_seed(state))
+        processes.by_first(lambda: self._task.on_evaluation(self._workdir, step, first), None)
         return time.perf_counter() - began
 
     def _first_seed(self, state: PyTree) -> PyTree:
@@ -212,9 +246,9 @@ class _Run:
         """What an evaluation is a function of."""
         return evaluation_keys(self._members, step), state, self._members, self._task.evaluation_data
 
-    def _advance(self, chunk: Any, state: PyTree, step: int) -> tuple[PyTree, PyTree]:
+    def _advance(self, chunk: Any, state: PyTree, step: int, data: PyTree) -> tuple[PyTree, PyTree]:
         """Dispatch a chunk; the first one, where a profile is asked for, under the profiler and to its end."""
-        arguments = state, self._members, self._task.data, jnp.int32(step)
+        arguments = state, self._members, data, np.int32(step)
         if not self._profile:
             return chunk(*arguments)
         self._profile = False
@@ -225,8 +259,10 @@ class _Run:
         return result
 
     def _compile(self, step: int, state: PyTree) -> tuple[dict[int, Any], Any]:
-        arguments, chunk = (state, self._members, self._task.data, jnp.int32(step)), self._programs.chunk
-        chunks = {length: chunk.lower(*arguments, length).compile() for length in set(self._lengths(step))}
+        chunks = {}
+        for length in set(self._lengths(step)):
+            arguments = state, self._members, self._feed.shapes(length), np.int32(step)
+            chunks[length] = self._programs.chunk.lower(*arguments, length).compile()
         return chunks, self._programs.evaluate.lower(*self._evaluated(step, state)).compile()
 
     def _lengths(self, step: int) -> Iterator[int]:
@@ -266,17 +302,32 @@ class _Run:
 
     def _save(self, step: int, state: PyTree) -> None:
         """Save a state whose metrics are on disk: what a resumed run does not repeat is never lost."""
-        if not self._is_sweep and any(np.isnan(leaf).any() for leaf in floats_of(state)):
+        if not self._is_sweep and holds_nan(state):
             raise UserError(f"the state holds NaN at step {step}; {self._advice()}")
         self._log.flush()
         score = None if self._is_sweep else (self._evaluation or {}).get(self._config.best_metric)
         fresh = self._due(step, self._config.evaluate_every) and score is not None
-        self._checkpoints.save(step, state, interquartile_mean(np.atleast_1d(score)) if fresh else None)
+        self._checkpoints.save(
+            step, state, interquartile_mean(np.atleast_1d(score)) if fresh else None, self._feed.state()
+        )
 
     def _advice(self) -> str:
         steps = self._checkpoints.steps()
         kept = f"the last good checkpoint is update {steps[-1]}" if steps else "no checkpoint had been saved yet"
         return f"{kept}. Lower config.learner.learning_rate (with --overwrite), or look for what diverges."
+
+
+def holds_nan(state: PyTree) -> bool:
+    """Whether any number of a state is NaN."""
+    floats = floats_of(state)
+    if all(leaf.is_fully_addressable for leaf in floats):
+        return any(np.isnan(leaf).any() for leaf in floats)
+    return bool(_any_nan(floats))
+
+
+@jax.jit
+def _any_nan(floats: list[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.logical_or, [jnp.any(jnp.isnan(leaf)) for leaf in floats])
 
 
 def floats_of(state: PyTree) -> list[jax.Array]:

@@ -16,7 +16,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import devices, metrics, progress
+from experiments import devices, metrics, placement, processes, progress
 from experiments.configuration import as_json, loaded, provenance
 from experiments.errors import UserError, run_program
 from experiments.run_loop import StopSignal
@@ -49,6 +49,7 @@ def define_flags() -> None:
     flags.DEFINE_alias("out", "workdir")
     flags.DEFINE_bool("overwrite", False, "Remove the sweep that the workdir holds, and start anew.")
     flags.DEFINE_enum("platform", "any", ["any", "cpu", "gpu", "tpu"], "The device to demand.")
+    placement.define_flags()
     flags.DEFINE_float(
         "memory_gib", None, "Memory for one program, instead of what seems free: of each device, or host."
     )
@@ -82,13 +83,17 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--memory_gib={FLAGS.memory_gib:g}; it must be above 0.")
     request = _request()
     config, search = request.config, request.search
-    devices.prepare(max(at_once(config), *(len(search.members(group)) for group in search.groups)))
-    devices.demand_platform(FLAGS.platform)
-    stop = StopSignal()
-    try:
-        _go(request, stop)
-    finally:
-        stop.release()
+    if FLAGS.shard_parameters:
+        raise UserError("--shard_parameters is of one run; each run of a sweep lies on one device.")
+    with processes.joined(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id):
+        most = max(at_once(config), *(len(search.members(group)) for group in search.groups))
+        devices.prepare(most, placement.devices_of(FLAGS.mesh))
+        devices.demand_platform(FLAGS.platform)
+        stop = StopSignal()
+        try:
+            _go(request, stop)
+        finally:
+            stop.release()
 
 
 def _request() -> _Request:
@@ -113,20 +118,22 @@ def _go(request: _Request, stop: StopSignal) -> None:
     search, workdir = request.search, request.workdir
     done = set() if FLAGS.overwrite else outcomes.done_in(outcomes.blocks_in(workdir))
     tasks = Tasks(request.config, search, [group for group in search.groups if set(search.members(group)) - done])
-    origin = provenance()
+    place = placement.of_sweep(FLAGS.mesh)
+    origin = place.recorded_in(provenance())
     with claim(workdir):
-        warnings = begin(workdir, _identity(request), origin, overwrite=FLAGS.overwrite)
+        identity = _identity(request)
+        warnings = processes.by_first(lambda: begin(workdir, identity, origin, overwrite=FLAGS.overwrite), [])
         _say_what(request, tasks.problem)
         for warning in warnings:
             progress.say("warning", f"{warning}: results may differ in the last bits")
-        running = Sweep(search, tasks, workdir, stop, origin, FLAGS.memory_gib)
+        running = Sweep(search, tasks, workdir, stop, origin, FLAGS.memory_gib, place)
         running.go()
         blocks = outcomes.blocks_in(workdir)
         left = len(search.points) * search.num_seeds - len(outcomes.done_in(blocks))
         if left:
             progress.say("stopped", f"with {count(left, 'run')} to finish; the same command resumes")
         else:
-            _finish(request, blocks, running.rows)
+            processes.by_first(lambda: _finish(request, blocks, running.rows), None)
 
 
 def _identity(request: _Request) -> dict[str, Any]:
@@ -148,10 +155,7 @@ def _say_what(request: _Request, problem: str | None) -> None:
         f"{count(points, 'point')} x {count(search.num_seeds, 'seed')} = {count(points * search.num_seeds, 'run')} "
         f"in {count(groups, 'group')}{why}",
     )
-    device = jax.devices()[0]
-    progress.say(
-        "device", f"{jax.default_backend()}, {device.device_kind} x {jax.device_count()}; jax {jax.__version__}"
-    )
+    progress.say("device", f"{devices.describe()}; jax {jax.__version__}")
     if problem:
         _warn_of_test_scores(request)
 

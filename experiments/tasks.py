@@ -1,16 +1,20 @@
 """From a config to what the run loop runs."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from experiments.configuration import learner_config, learner_module
 from experiments.errors import UserError
+from experiments.feed import Streamed
 from mathai.learners.base import Learner
+from mathai.learners.batches import num_rows, take
 
 # What an algorithm learns on, if not an environment.
 SECTIONS = {
@@ -29,8 +33,23 @@ SECTIONS = {
     "value_iteration": "problem",
     "tabular_q": "problem",
 }
+STREAMING = ("classifier", "pca")  # whose batches may come from disk
 GENERATIVE = {"vae", "gan", "diffusion"}
 EMBEDDING = {"pca", "tsne", "parametric_tsne", "umap", "parametric_umap"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """A draw that takes rows of the data, which may therefore be spread over devices.
+
+    Attributes:
+      choose: (key, number of rows, step) → the rows of a batch [batch, ...].
+    """
+
+    choose: Callable[[jax.Array, int, jax.Array], jax.Array]
+
+    def __call__(self, key: jax.Array, data: PyTree, step: jax.Array) -> PyTree:
+        return take(data, self.choose(key, num_rows(data), step))
 
 
 class Task(NamedTuple):
@@ -41,7 +60,8 @@ class Task(NamedTuple):
       num_updates: updates in all.
       data: what batches are drawn from, a pytree on the device; an argument of the compiled program, no part of the
         state or its checkpoints.
-      draw: (key, data, step) → the batch of a step, inside the compiled program; None gives `data` at every step.
+      draw: (key, data, step) → the batch of a step, inside the compiled program; `Rows` where it takes rows of the
+        data; None gives `data` at every step.
       evaluation_data: a third argument of the learner's `evaluate`; None gives it two.
       problem: what is learned on: an environment, a data set.
       curves: metrics to draw over the run; none draws the best metric.
@@ -50,7 +70,10 @@ class Task(NamedTuple):
       on_evaluation: (workdir, step, state), called at every evaluation; of several seeds it gets the first.
       pictures: (workdir, state) → files drawn of a finished run.
       hyperparameters: from which the learner was made.
+      stream: batches that come from disk, instead of `data`.
       make: hyperparameters → learner, for others whose floats differ and may be traced; None has but the one.
+      over_devices: (mesh, axis) → the same learner with its formulas spread over an axis of devices; None leaves all
+        to the compiler.
     """
 
     learner: Learner
@@ -65,7 +88,9 @@ class Task(NamedTuple):
     on_evaluation: Callable[[pathlib.Path, int, PyTree], None] | None = None
     pictures: Callable[[pathlib.Path, PyTree], list[pathlib.Path]] = lambda workdir, state: []
     hyperparameters: Any = None
+    stream: Streamed | None = None
     make: Callable[[Any], Learner] | None = None
+    over_devices: Callable[[Mesh, str], Learner] | None = None
 
 
 def at_once(config: ml_collections.ConfigDict) -> int:
@@ -110,6 +135,11 @@ def _builder(config: ml_collections.ConfigDict) -> Callable[[ml_collections.Conf
     section = SECTIONS.get(config.algorithm, "environment")
     if section not in config:
         raise UserError(f"algorithm {config.algorithm!r} learns on config.{section}, which this config lacks.")
+    if section == "data" and config.data.get("shards") and config.algorithm not in STREAMING:
+        raise UserError(
+            f"config.data.shards are streamed to {' and '.join(STREAMING)} only; {config.algorithm} takes a data set "
+            "that lies on the device: leave shards empty."
+        )
     if config.algorithm in GENERATIVE:
         from experiments.generation import make_task
     elif config.algorithm == "svm":

@@ -9,11 +9,13 @@ import pathlib
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 from absl import flags
+from jaxtyping import PyTree
 from ml_collections import config_flags
 
-from experiments import devices, pictures, progress, run_loop
+from experiments import devices, pictures, placement, processes, progress, run_loop
 from experiments.configuration import as_json, loaded, provenance
 from experiments.errors import run_program
 from experiments.statistics import format_score, summarize
@@ -31,36 +33,44 @@ def define_flags() -> None:
     flags.DEFINE_bool("overwrite", False, "Remove the run that the workdir holds, and start anew.")
     flags.DEFINE_enum("platform", "any", ["any", "cpu", "gpu", "tpu"], "The device to demand.")
     flags.DEFINE_bool("profile", False, "Write a trace of the first chunk of updates to the workdir.")
+    placement.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv: list[str]) -> None:
     """Run what the flags say."""
     del argv
-    config, workdir = loaded(FLAGS.config), pathlib.Path(FLAGS.workdir)
-    devices.prepare(max(FLAGS.seeds, at_once(config)))
+    with processes.joined(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id):
+        train(loaded(FLAGS.config), pathlib.Path(FLAGS.workdir))
+
+
+def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Train what a config says, in a workdir."""
+    devices.prepare(max(FLAGS.seeds, at_once(config)), placement.devices_of(FLAGS.mesh))
     devices.demand_platform(FLAGS.platform)
     task = make_task(config)
     run_loop.validate(task, config.run)
     num_seeds = FLAGS.seeds if FLAGS.seeds > 1 else None
+    place = placement.placement_of(task, num_seeds, FLAGS.mesh, shard_parameters=FLAGS.shard_parameters)
+    origin = place.recorded_in(provenance())
     with claim(workdir):
-        warnings = begin(workdir, {**as_json(config), "seeds": FLAGS.seeds}, provenance(), overwrite=FLAGS.overwrite)
-        device = jax.devices()[0]
+        identity = {**as_json(config), "seeds": FLAGS.seeds}
+        warnings = processes.by_first(lambda: begin(workdir, identity, origin, overwrite=FLAGS.overwrite), [])
         progress.say("run", f"{workdir}: {config.algorithm} on {task.problem}, {task.num_updates} updates")
-        progress.say(
-            "device", f"{jax.default_backend()}, {device.device_kind} x {jax.device_count()}; jax {jax.__version__}"
-        )
+        progress.say("device", f"{devices.describe()}{place.describe()}; jax {jax.__version__}")
         for warning in warnings:
             progress.say("warning", f"{warning}: results may differ in the last bits")
-        outcome = run_loop.run(task, config.run, workdir, num_seeds, profile=FLAGS.profile)
+        outcome = run_loop.run(task, config.run, workdir, num_seeds, profile=FLAGS.profile, placement=place)
         if outcome.finished:
-            finish(config, task, workdir, outcome)
+            first = outcome.state if FLAGS.seeds == 1 else jax.tree.map(lambda leaf: leaf[0], outcome.state)
+            first = processes.whole(first)
+            processes.by_first(lambda: finish(config, task, workdir, outcome, first), None)
         else:
             progress.say("stopped", f"at update {outcome.step} of {task.num_updates}; the same command resumes")
 
 
-def finish(config, task: Task, workdir: pathlib.Path, outcome: run_loop.Outcome) -> None:
-    """Write `summary.json` and the pictures of a finished run, and say what it came to."""
+def finish(config, task: Task, workdir: pathlib.Path, outcome: run_loop.Outcome, first: PyTree) -> None:
+    """Write `summary.json` and the pictures of a finished run, of its first seed's state, and say what it came to."""
     evaluation = {name: summarize(values) for name, values in outcome.evaluation.items()}
     write_json(
         workdir / SUMMARY,
@@ -79,7 +89,6 @@ def finish(config, task: Task, workdir: pathlib.Path, outcome: run_loop.Outcome)
     )
     metric, title = config.run.best_metric, f"{config.algorithm} on {task.problem}"
     drawn = [pictures.learning_curves(workdir, task.curves or (metric,), title)]
-    first = outcome.state if FLAGS.seeds == 1 else jax.tree.map(lambda leaf: leaf[0], outcome.state)
     drawn += task.pictures(workdir, first)
     if outcome.updates:
         progress.say("done", f"{outcome.updates} updates in {outcome.seconds:.1f} s{_speed(task, outcome)}")

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from experiments import processes
 from experiments.configuration import differences
 from experiments.errors import UserError
 
@@ -20,11 +21,14 @@ OUR_FOLDERS = ("checkpoints", "checkpoints_corrupt", "tensorboard", "profile", "
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path) -> Iterator[None]:
-    """Create the folder and hold it: one run at a time.
+    """Create the folder and hold it: one run at a time. Of several processes the first one holds it for all.
 
     Raises:
       UserError: it cannot be written, or another run holds it.
     """
+    if not processes.is_first():
+        yield
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
@@ -85,7 +89,9 @@ def remove(workdir: pathlib.Path) -> None:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
+    """Write a file so that it is there whole or not at all; of several processes the first one writes."""
+    if not processes.is_first():
+        return
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -112,32 +111,42 @@ def _free_ram() -> float:
     return min(free)
 
 
-def count_devices(num_members: int) -> int:
-    """Devices that so many members can occupy."""
-    return max(1, min(num_members, jax.local_device_count()))
+def count_devices(num_members: int, spread: int | None = None) -> int:
+    """Devices that so many members can occupy, or those that a mesh spreads them over."""
+    return spread or max(1, min(num_members, jax.local_device_count()))
 
 
-def cut(num_members: int, most: int) -> int:
+def cut(num_members: int, most: int, spread: int | None = None) -> int:
     """The size of equal blocks: the fewest of at most `most` members, filled up to a multiple of the devices.
 
     >>> cut(10, 10), cut(10, 4)
     (10, 4)
     """
-    devices = count_devices(num_members)
+    devices = count_devices(num_members, spread)
     blocks = math.ceil(num_members / max(most // devices * devices, devices))
     return math.ceil(math.ceil(num_members / blocks) / devices) * devices
 
 
-def first_guess(num_members: int, shapes: PyTree, task: Task, updates_per_chunk: int, limit: float) -> int:
+def first_guess(
+    num_members: int, shapes: PyTree, task: Task, updates_per_chunk: int, limit: float, spread: int | None = None
+) -> int:
     """The size of blocks by what is known before compilation: states, metrics and data, but no temporary values."""
     state, metrics, _ = shapes
     each = STATES * size_of(state) + 2 * updates_per_chunk * size_of(metrics)
     room = limit - size_of((task.data, task.evaluation_data))
-    return cut(num_members, count_devices(num_members) * max(1, int(room // max(each, 1))))
+    most = count_devices(num_members, spread) * max(1, int(room // max(each, 1)))
+    return cut(num_members, most, spread)
 
 
 def fit(
-    programs: Programs, task: Task, run_config: Any, members_of_size: Any, num_members: int, guess: int, limit: float
+    programs: Programs,
+    task: Task,
+    run_config: Any,
+    members_of_size: Any,
+    num_members: int,
+    guess: int,
+    limit: float,
+    spread: int | None = None,
 ) -> Size:
     """The largest blocks that fit, beginning with a guess; each size that is tried is compiled.
 
@@ -149,30 +158,31 @@ def fit(
       num_members: of all blocks.
       guess: the size to begin with.
       limit: bytes on each device.
+      spread: devices of a mesh; None takes those of this process.
 
     Returns:
       A size that fits, or that of one member on each device.
     """
-    began, size, devices = time.perf_counter(), guess, count_devices(num_members)
+    began, size, devices = time.perf_counter(), guess, count_devices(num_members, spread)
     data = size_of((task.data, task.evaluation_data))
     while True:
         with in_memory(size):
-            need = needed(programs, task, run_config, members_of_size(size))
+            need = needed(programs, task, run_config, members_of_size(size), spread)
         if need <= limit or size <= devices:
             return Size(size, need, time.perf_counter() - began)
         most = devices * int(size // devices * (limit - data) / max(need - data, 1))
-        size = cut(num_members, min(max(most, devices), size - devices))
+        size = cut(num_members, min(max(most, devices), size - devices), spread)
 
 
-def needed(programs: Programs, task: Task, run_config: Any, members: Members) -> float:
+def needed(programs: Programs, task: Task, run_config: Any, members: Members, spread: int | None = None) -> float:
     """Bytes on each device: of the compiled program that needs most, with the state that is being saved meanwhile."""
     state = programs.init(members)
     length = min(run_config.updates_per_chunk, task.num_updates)
     compiled = (
-        programs.chunk.lower(state, members, task.data, jnp.int32(0), length).compile(),
+        programs.chunk.lower(state, members, task.data, np.int32(0), length).compile(),
         programs.evaluate.lower(evaluation_keys(members, 0), state, members, task.evaluation_data).compile(),
     )
-    saved = size_of(state) / count_devices(len(members.keys)) if jax.default_backend() == "cpu" else 0
+    saved = size_of(state) / count_devices(len(members.keys), spread) if jax.default_backend() == "cpu" else 0
     return max(_program_bytes(program) for program in compiled) + saved
 
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import PyTree
 
-from experiments import metrics, progress
+from experiments import metrics, processes, progress
 from experiments.errors import UserError
 from experiments.members import Members, Programs, learner_of, make_programs, members_of, trace
+from experiments.placement import OneDevice
 from experiments.run_loop import Outcome, StopSignal, floats_of, run_members, validate
 from experiments.sweeping import blocks, outcomes, search_space
 from experiments.sweeping.blocks import count
@@ -126,7 +127,9 @@ class Sweep:
         stop: StopSignal,
         origin: dict[str, Any],
         memory_gib: float | None,
+        place: OneDevice,
     ):
+        self._place = place
         self._search, self._tasks, self._workdir = search, tasks, workdir
         self._stop, self._origin, self._memory_gib = stop, origin, memory_gib
         self.rows: dict[int, dict[str, Any]] = {}
@@ -134,7 +137,7 @@ class Sweep:
     def go(self) -> None:
         """Run all groups, or until a signal asks to stop."""
         for group in self._search.groups:
-            if not self._stop.name:
+            if not self._stop.asked:
                 self._run_group(group)
 
     def _run_group(self, group: Group) -> None:
@@ -145,11 +148,12 @@ class Sweep:
         which = f" ({search_space.describe(group.values)})" if group.values else ""
         progress.say("group", f"{group.number + 1} of {len(self._search.groups)}{which}: {count(len(left), 'run')}")
         built = self._tasks.take(group)
-        programs = make_programs(built.task)
+        built = built._replace(task=self._place.place(built.task))
+        programs = make_programs(built.task, self._place)
         size = self._size(group, built, programs, left)
         parts = blocks.parts(left, size.members)
         for place, part in enumerate(parts):
-            if self._stop.name:
+            if self._stop.asked:
                 return
             if len(parts) > 1:
                 progress.say("block", f"{place + 1} of {len(parts)}")
@@ -168,7 +172,9 @@ class Sweep:
     def _run_block(self, built: Built, programs: Programs, members: Members, folder: pathlib.Path) -> Outcome:
         folder.mkdir(parents=True, exist_ok=True)
         with blocks.in_memory(len(members.keys)):
-            return run_members(built.task, programs, members, built.run, folder, self._stop, is_sweep=True)
+            return run_members(
+                built.task, programs, members, built.run, folder, self._stop, is_sweep=True, placement=self._place
+            )
 
     def _size(self, group: Group, built: Built, programs: Programs, left: list[int]) -> blocks.Size:
         """The size of the blocks of a group: what it was when they were begun, unless the user says otherwise now."""
@@ -176,13 +182,15 @@ class Sweep:
         stored = read_json(path) if path.exists() else None
         if stored and stored["memory_gib"] == self._memory_gib:
             return blocks.Size(stored["members"], stored["bytes"], 0.0)
+        spread = self._place.width
         room = blocks.memory(self._memory_gib, self._tasks.kept)
-        guess = blocks.first_guess(len(left), built.shapes, built.task, built.run.updates_per_chunk, room.bytes)
+        room = room._replace(bytes=float(processes.of_first(int(room.bytes))))
+        guess = blocks.first_guess(len(left), built.shapes, built.task, built.run.updates_per_chunk, room.bytes, spread)
 
         def members_of_size(size):
-            return self._members(group, _filled(left[:size], size))
+            return self._place.put(self._members(group, _filled(left[:size], size)))
 
-        size = blocks.fit(programs, built.task, built.run, members_of_size, len(left), guess, room.bytes)
+        size = blocks.fit(programs, built.task, built.run, members_of_size, len(left), guess, room.bytes, spread)
         progress.say("compile", f"{size.seconds:.1f} s")
         number_of_blocks = len(blocks.parts(left, size.members))
         each = f"{count(number_of_blocks, 'block')} of {count(size.members, 'run')}"
@@ -214,9 +222,10 @@ class Sweep:
                 }
             ),
         )
+        processes.wait("result")
         rows = outcomes.rows_of(self._search, outcomes.blocks_in(self._workdir), self.rows)
         outcomes.write_rows(self._workdir, rows)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        processes.by_first(lambda: shutil.rmtree(folder / "checkpoints", ignore_errors=True), None)
 
 
 def _filled(numbers: list[int], size: int) -> list[int]:
@@ -231,6 +240,6 @@ def _diverged(outcome: Outcome, folder: pathlib.Path, metric: str) -> np.ndarray
     found = ~np.isfinite(evaluation[metric])
     for row in [*metrics.read(folder), evaluation]:
         found |= outcomes.is_nan(row, num_members)
-    for leaf in floats_of(outcome.state):
+    for leaf in floats_of(processes.whole(outcome.state)):
         found |= np.isnan(np.asarray(leaf)).reshape(num_members, -1).any(1)
     return found

@@ -29,6 +29,8 @@ from tests.compilation import XLA_FLAGS
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = "tests/experiments/tiny_config.py"
+# Flags of `experiments.placement` as they are where nobody sets them: this process alone, and its own devices.
+ALONE = dict.fromkeys(("mesh", "coordinator_address", "num_processes", "process_id")) | {"shard_parameters": False}
 TINY_CLASSIFIER = "tests/experiments/tiny_classifier.py"
 
 
@@ -122,7 +124,7 @@ def train_here(monkeypatch, capsys):
     """Call the program `train` in this process; returns what it printed."""
 
     def call(config, workdir, **flags):
-        values = {"seeds": 1, "overwrite": False, "platform": "any", "profile": False} | flags
+        values = {"seeds": 1, "overwrite": False, "platform": "any", "profile": False} | ALONE | flags
         monkeypatch.setattr(train, "FLAGS", types.SimpleNamespace(config=config, workdir=str(workdir), **values))
         with own_handlers():
             train.main([])

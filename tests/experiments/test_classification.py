@@ -15,6 +15,7 @@ from experiments.checkpoints import Checkpoints
 from experiments.errors import UserError
 from experiments.tasks import make_task
 from mathai.learners import classifier
+from tests.experiments.conftest import ALONE
 
 EVALUATION = ("accuracy", "loss", "cross_entropy", "expected_calibration_error")
 NUM_UPDATES, EVALUATED = 24, [8, 16, 24]
@@ -104,7 +105,7 @@ def test_a_run_interrupted_and_resumed_ends_with_the_same_bits(
 
 
 def test_evaluate_gives_the_scores_of_the_run(finished, rows, monkeypatch, capsys):
-    flags = types.SimpleNamespace(workdir=str(finished[0]), checkpoint="last", seed=1)
+    flags = types.SimpleNamespace(workdir=str(finished[0]), checkpoint="last", seed=1, **ALONE)
     monkeypatch.setattr(evaluate, "FLAGS", flags)
     evaluate.main([])
     printed = capsys.readouterr().out

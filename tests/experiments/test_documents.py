@@ -140,6 +140,11 @@ class Shell:
         assert (done.returncode, done.stderr) == (0, "")
         assert "episode_return" in done.stdout
 
+    def _experiments_communication(self, words):
+        done = self._programs.run("communication", *words, *quick(words))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "all-reduce" in done.stdout
+
     def _experiments_benchmark(self, words):
         words = [word for word in words if not word.startswith(("--out=", "--purejaxrl=", "--mnist="))]
         name = hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]

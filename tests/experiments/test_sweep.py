@@ -25,7 +25,7 @@ from experiments.errors import UserError
 from experiments.sweeping import blocks, outcomes, runs, search_space
 from experiments.tasks import Task
 from mathai.learners.base import Learner, hyperparameters
-from tests.experiments.conftest import own_handlers
+from tests.experiments.conftest import ALONE, own_handlers
 
 RATES = (3.6, 3.75, 3.9, 4.0)
 OVER = ("learner.rate=3.6,3.75,3.9,4", "learner.shift=0,0.01")
@@ -110,7 +110,7 @@ def sweep_here(monkeypatch, capsys):
     def call(config, workdir, *over, given=None, **changes):
         values = {"points": None, "search_seed": 0, "seeds": 2, "overwrite": False, "platform": "any"} | changes
         values = {"memory_gib": None} | values
-        given_flags = types.SimpleNamespace(config=config, over=list(over), workdir=str(workdir), **values)
+        given_flags = types.SimpleNamespace(config=config, over=list(over), workdir=str(workdir), **ALONE, **values)
         monkeypatch.setattr(sweep, "FLAGS", given_flags)
         monkeypatch.setattr(sweep, "_given", lambda: ("configs/chaos.py", given or {}))
         with own_handlers():
@@ -141,7 +141,8 @@ def whole(tmp_path_factory, small):
     """Eight points, two seeds of each, in one program that nothing interrupted: its workdir."""
     patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("whole") / "sweep"
     flags = {"points": None, "search_seed": 0, "seeds": 2, "overwrite": False, "platform": "any", "memory_gib": None}
-    patch.setattr(sweep, "FLAGS", types.SimpleNamespace(config=small, over=list(OVER), workdir=str(folder), **flags))
+    given_flags = types.SimpleNamespace(config=small, over=list(OVER), workdir=str(folder), **ALONE, **flags)
+    patch.setattr(sweep, "FLAGS", given_flags)
     patch.setattr(sweep, "_given", lambda: ("configs/chaos.py", {}))
     with own_handlers():
         sweep.main([])

@@ -20,6 +20,7 @@ from experiments import evaluate, members
 from experiments.checkpoints import Checkpoints
 from experiments.errors import UserError
 from experiments.tasks import make_task
+from tests.experiments.conftest import ALONE
 
 ROOT = pathlib.Path(__file__).parents[2]
 NUM_UPDATES = 240
@@ -51,7 +52,7 @@ def evaluate_here(monkeypatch, capsys):
     """Call the program `evaluate` in this process; returns the results that it printed, by name."""
 
     def call(workdir, checkpoint="best", seed=1):
-        values = types.SimpleNamespace(workdir=str(workdir), checkpoint=checkpoint, seed=seed)
+        values = types.SimpleNamespace(workdir=str(workdir), checkpoint=checkpoint, seed=seed, **ALONE)
         monkeypatch.setattr(evaluate, "FLAGS", values)
         evaluate.main([])
         return capsys.readouterr().out

@@ -1,0 +1,400 @@
+"""Where a run's arrays lie on a mesh of devices: batches and environments over `data`, parameters over `model`.
+
+Most of a program is partitioned by the compiler: it is told where the state and the batch of every update lie, and adds
+the communication. What would cost it the whole data set, drawing rows of it, is written out.
+"""
+
+import contextlib
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jaxtyping import PyTree
+
+from experiments import devices, processes
+from experiments.errors import UserError
+from experiments.feed import Feed, StreamFeed
+from experiments.tasks import Rows, Task
+from mathai.learners.base import DATA_AXIS
+
+DATA, MODEL = DATA_AXIS, "model"
+ENVIRONMENTS = ("observation", "env_state", "episodes", "reward_scale")  # fields of a state: one row per environment
+OPTIMIZER_VECTORS = ("mu", "nu")  # of an Adam that joins all parameters into one vector
+SMALLEST_SHARDED = 1024  # numbers of an array that `shard_parameters` cuts: smaller ones cost more to gather
+
+
+def define_flags() -> None:
+    """Define the flags that say on which devices and processes a program runs."""
+    flags.DEFINE_string("mesh", None, "Devices by axis, as data:4,model:2; default: all of them on data.")
+    flags.DEFINE_bool("shard_parameters", False, "Spread parameters and optimizer state over data as well.")
+    processes.define_flags()
+
+
+class OneDevice:
+    """No mesh: one run lies on the first device, several lie as `devices` spreads them."""
+
+    mesh: Mesh | None = None
+
+    @property
+    def width(self) -> int | None:
+        """Devices over which rows are spread; None leaves that open."""
+        return None
+
+    def describe(self) -> str:
+        """The mesh, for the terminal."""
+        return ""
+
+    def recorded_in(self, origin: dict[str, Any]) -> dict[str, Any]:
+        """What a result depends on, with the mesh where there is one."""
+        return origin
+
+    def context(self) -> Any:
+        """What a program of one run is traced in."""
+        return contextlib.nullcontext()
+
+    def batch(self, batch: PyTree) -> PyTree:
+        """A batch, where it lies."""
+        return batch
+
+    def state(self, state: PyTree) -> PyTree:
+        """The state of one run, where it lies."""
+        return state
+
+    def gathered(self, state: PyTree) -> PyTree:
+        """The state of one run, as an update reads it."""
+        return state
+
+    def states(self, state: PyTree) -> PyTree:
+        """The states of several runs, where they lie."""
+        return state
+
+    def everywhere(self, metrics: PyTree) -> PyTree:
+        """Values that every process reads."""
+        return metrics
+
+    def over_runs(self, function: Callable[..., PyTree], count: int) -> Callable[..., PyTree]:
+        """Map a function over several runs."""
+        return devices.over_seeds(function, count)
+
+    def place(self, task: Task) -> Task:
+        """The task with its data where they lie."""
+        return task
+
+    def put(self, tree: PyTree) -> PyTree:
+        """What is the same for all."""
+        return tree
+
+    def feed(self, task: Task, seed: int) -> Feed:
+        """What the updates of a task are fed."""
+        return Feed(task.data) if task.stream is None else StreamFeed(task.stream, seed, (0, 1), jax.device_put, None)
+
+    def targets(self, shapes: PyTree, count: int | None) -> PyTree:
+        """Shapes of a state, of so many runs, with the places where it lies; None is one alone."""
+        sharding: Any = None if count is None else devices.seed_sharding(count)
+        sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
+        return jax.tree.map(lambda _: sharding, shapes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement(OneDevice):
+    """A mesh, and what is spread over it.
+
+    Attributes:
+      mesh: devices with the axes `data` and `model`.
+      shard_parameters: whether parameters and optimizer state are spread over `data` too.
+    """
+
+    mesh: Mesh
+    shard_parameters: bool = False
+
+    @property
+    def width(self) -> int | None:
+        return self.mesh.shape[DATA]
+
+    @property
+    def replicated(self) -> NamedSharding:
+        """The same on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def by_rows(self) -> NamedSharding:
+        """The first axis over `data`."""
+        return NamedSharding(self.mesh, PartitionSpec(DATA))
+
+    def describe(self) -> str:
+        sharded = ", parameters over data too" if self.shard_parameters else ""
+        return f", mesh {self._written}{sharded}"
+
+    @property
+    def _written(self) -> str:
+        return ",".join(f"{name}:{size}" for name, size in self.mesh.shape.items() if size > 1 or name == DATA)
+
+    def recorded_in(self, origin: dict[str, Any]) -> dict[str, Any]:
+        """What a result depends on, with the mesh."""
+        place = {"mesh": self._written, "shard_parameters": self.shard_parameters}
+        return {**origin, "device": {**origin["device"], **place}}
+
+    def context(self) -> Any:
+        return jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
+
+    def batch(self, batch: PyTree) -> PyTree:
+        return jax.lax.with_sharding_constraint(batch, self.by_rows)
+
+    def state(self, state: PyTree) -> PyTree:
+        return jax.lax.with_sharding_constraint(state, self.of_state(state))
+
+    def gathered(self, state: PyTree) -> PyTree:
+        """With its parameters whole on each device of `data`, leaf by leaf, but not the moments of an optimizer.
+
+        Left to itself the compiler keeps the parts of the parameters where they are and sums activations instead, which
+        are many times larger.
+        """
+        return jax.lax.with_sharding_constraint(state, self.of_state(state, gathered=True))
+
+    def states(self, state: PyTree) -> PyTree:
+        return jax.lax.with_sharding_constraint(state, self.by_rows)
+
+    def everywhere(self, metrics: PyTree) -> PyTree:
+        return jax.lax.with_sharding_constraint(metrics, self.replicated)
+
+    def over_runs(self, function: Callable[..., PyTree], count: int) -> Callable[..., PyTree]:
+        del count
+        return devices.over_axis(function, self.mesh, DATA)
+
+    def put(self, tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: _put(x, self.replicated), tree)
+
+    def feed(self, task: Task, seed: int) -> Feed:
+        if task.stream is None:
+            return Feed(task.data)
+        place = NamedSharding(self.mesh, PartitionSpec(None, DATA))
+        index, count = self._part()
+
+        def put(x):
+            if count == 1:
+                return _put(x, place)
+            return jax.make_array_from_process_local_data(place, x)
+
+        return StreamFeed(task.stream, seed, (index, count), put, place)
+
+    def _part(self) -> tuple[int, int]:
+        """Which part of a batch lies on this process's devices; the whole where it is no contiguous one."""
+        count, index = processes.number(), jax.process_index()
+        grid = self.mesh.devices.reshape(self.mesh.shape[DATA], -1)
+        mine = [row for row, found in enumerate(grid) if any(device.process_index == index for device in found)]
+        rows, rest = divmod(len(grid), count)
+        return (index, count) if not rest and mine == [*range(index * rows, (index + 1) * rows)] else (0, 1)
+
+    def targets(self, shapes: PyTree, count: int | None) -> PyTree:
+        return self.of_state(shapes) if count is None else jax.tree.map(lambda _: self.by_rows, shapes)
+
+    def of_state(self, shapes: PyTree, *, gathered: bool = False) -> PyTree:
+        """The sharding of every leaf of one run's state, or of what an update reads."""
+
+        def sharding(path, leaf):
+            names = names_of(path)
+            is_cut = self.shard_parameters and not (gathered and "optimizer" not in "".join(names[:1]))
+            return NamedSharding(self.mesh, self._spec(names, leaf, over_data=is_cut))
+
+        return jax.tree_util.tree_map_with_path(sharding, shapes)
+
+    def _spec(self, names: list[str], leaf: Any, *, over_data: bool) -> PartitionSpec:
+        sizes, spec = self.mesh.shape, [None] * leaf.ndim
+        if names[:1] and names[0] in ENVIRONMENTS:
+            return PartitionSpec(DATA) if leaf.ndim and leaf.shape[0] % sizes[DATA] == 0 else PartitionSpec()
+        axis = model_axis(names, leaf.ndim)
+        if axis is not None and leaf.shape[axis] % sizes[MODEL] == 0:
+            spec[axis] = MODEL
+        if over_data and jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.size >= SMALLEST_SHARDED:
+            free = [i for i, name in enumerate(spec) if name is None and leaf.shape[i] % sizes[DATA] == 0]
+            if free:
+                spec[max(free, key=lambda i: leaf.shape[i])] = DATA
+        return PartitionSpec(*spec)
+
+    def place(self, task: Task) -> Task:
+        """The task with its data on the devices: spread by rows where batches are rows, else the same on each."""
+        task = task._replace(evaluation_data=self.put(task.evaluation_data))
+        if task.over_devices is not None:
+            task = task._replace(learner=task.over_devices(self.mesh, DATA))
+        if task.data is None or not isinstance(task.draw, Rows):
+            return task._replace(data=self.put(task.data))
+        num_rows, num_devices = len(jax.tree.leaves(task.data)[0]), self.mesh.shape[DATA]
+
+        def spread(x):
+            x = np.asarray(x)
+            rest = np.zeros((-num_rows % num_devices, *x.shape[1:]), x.dtype)
+            return _put(np.concatenate([x, rest]), self.by_rows)
+
+        def draw(key, data, step):
+            return self.take(data, task.draw.choose(key, num_rows, step))
+
+        return task._replace(data=jax.tree.map(spread, task.data), draw=draw)
+
+    def take(self, data: PyTree, indices: jax.Array) -> PyTree:
+        """Rows of data that are spread by rows, as a batch that is spread likewise.
+
+        Each device gives what it has of the batch and nothing of the rest; their sum is the batch, of which each keeps
+        its part. So B rows travel, whatever the size of the data, and come out bit for bit as on one device.
+        """
+
+        def on_each(data, indices):
+            def rows(x):
+                place = indices - jax.lax.axis_index(DATA) * len(x)
+                found = jnp.take(x, place, axis=0, mode="clip")
+                is_mine = ((place >= 0) & (place < len(x))).reshape(place.shape + (1,) * (found.ndim - place.ndim))
+                found = jnp.where(is_mine, found, jnp.zeros_like(found))
+                return jax.lax.psum_scatter(found, DATA, scatter_dimension=0, tiled=True)
+
+            return jax.tree.map(rows, data)
+
+        specs = PartitionSpec(DATA), PartitionSpec()
+        return jax.shard_map(on_each, mesh=self.mesh, in_specs=specs, out_specs=specs[0], check_vma=False)(
+            data, indices
+        )
+
+
+def names_of(path: Any) -> list[str]:
+    """The names along a path of a tree; places in tuples have none.
+
+    >>> names_of(jax.tree_util.tree_leaves_with_path({"a": [1]})[0][0])
+    ['a']
+    """
+    return [str(getattr(key, "name", getattr(key, "key", ""))) for key in path if not hasattr(key, "idx")]
+
+
+def model_axis(names: list[str], ndim: int) -> int | None:
+    """Which axis of a parameter, or of its moments in an optimizer, lies over `model`; None where none does.
+
+    Attention is cut by heads. Linear layers are cut in pairs, the first by its outputs and the second by its inputs, so
+    that between them nothing travels; the embedding by tokens.
+
+    >>> model_axis(["params", "Linear_0", "weight"], 2), model_axis(["params", "Linear_1", "weight"], 2)
+    (0, 1)
+    """
+    last = names[-1] if names else ""
+    if last in ("query", "key", "value", "output") and ndim == 3:
+        return 0 if last == "output" else 1
+    if last == "embedding":
+        return 0
+    if last in OPTIMIZER_VECTORS and ndim == 1:
+        return 0
+    if ndim == 0:
+        return None
+    numbered = re.fullmatch(r"(?:Linear|Dense)_(\d+)/(weight|kernel|bias)", "/".join(names[-2:]))
+    torso = re.fullmatch(r"(kernel|bias)_(\d+)", last)  # of several torsos side by side
+    if numbered:
+        number, kind = int(numbered[1]), numbered[2]
+    elif torso:
+        number, kind = int(torso[2]), torso[1]
+    else:
+        return None
+    is_first = number % 2 == 0
+    if kind == "bias":
+        return ndim - 1 if is_first else None
+    outputs, inputs = (ndim - 2, ndim - 1) if kind == "weight" else (ndim - 1, ndim - 2)
+    return outputs if is_first else inputs
+
+
+def parse_mesh(text: str) -> dict[str, int]:
+    """Read the flag: sizes by axis.
+
+    >>> parse_mesh("data:4,model:2")
+    {'data': 4, 'model': 2}
+    """
+    axes: dict[str, int] = {}
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\w+)\s*:\s*(\d+)\s*", part)
+        if not found or found[1] not in (DATA, MODEL) or found[1] in axes or not int(found[2]):
+            raise UserError(f"--mesh={text} is not understood at {part!r}; write sizes by axis, as data:4,model:2.")
+        axes[found[1]] = int(found[2])
+    return {DATA: axes.get(DATA, 1), MODEL: axes.get(MODEL, 1)}
+
+
+def devices_of(mesh: str | None) -> int | None:
+    """How many devices of this process the flag asks for; None where it is left out."""
+    return None if mesh is None else max(1, math.prod(parse_mesh(mesh).values()) // processes.number())
+
+
+def placement_of(task: Task, num_members: int | None, mesh: str | None, *, shard_parameters: bool = False) -> OneDevice:
+    """Choose where a run lies.
+
+    Args:
+      task: the task.
+      num_members: how many train side by side; None is one alone.
+      mesh: the flag. None puts all devices on `data`: of one process, as many as divide the rows of a batch.
+      shard_parameters: spread parameters and optimizer state over `data`.
+
+    Raises:
+      UserError: more devices than there are, rows that they do not divide, or axes that have nothing to hold.
+    """
+    rows, noun = _rows_of(task) if num_members is None else (num_members, "runs side by side")
+    available = jax.device_count()
+    if mesh is None and not processes.are_several():
+        if num_members is not None:
+            return OneDevice()
+        most = available if rows is None else max(n for n in range(1, available + 1) if rows % n == 0)
+        axes = {DATA: most if rows is not None or task.over_devices is not None else 1, MODEL: 1}
+        if axes[DATA] == 1:
+            return OneDevice()
+    else:
+        axes = {DATA: available, MODEL: 1} if mesh is None else parse_mesh(mesh)
+        _check(axes, rows, noun, num_members)
+    if shard_parameters and num_members is not None:
+        raise UserError("--shard_parameters is of one run; seeds and points of a sweep lie on one device each.")
+    return Placement(_mesh_of(axes), shard_parameters)
+
+
+def of_sweep(mesh: str | None) -> OneDevice:
+    """Where the runs of a sweep lie, in blocks that the devices on `data` divide."""
+    if mesh is None and not processes.are_several():
+        return OneDevice()
+    axes = {DATA: jax.device_count(), MODEL: 1} if mesh is None else parse_mesh(mesh)
+    _check(axes, None, "runs of a sweep", 0)
+    return Placement(_mesh_of(axes))
+
+
+def _mesh_of(axes: Mapping[str, int]) -> Mesh:
+    found = jax.devices()[: math.prod(axes.values())]
+    return jax.make_mesh(tuple(axes.values()), tuple(axes), devices=found, axis_types=(AxisType.Auto,) * len(axes))
+
+
+def _check(axes: Mapping[str, int], rows: int | None, noun: str, num_members: int | None) -> None:
+    count, available, written = math.prod(axes.values()), jax.device_count(), f"data:{axes[DATA]},model:{axes[MODEL]}"
+    if count > available:
+        raise UserError(
+            f"--mesh={written} needs {count} devices; JAX finds {available} ({jax.default_backend()}). On a CPU "
+            f"JAX_NUM_CPU_DEVICES={count} simulates them, if nothing else says how many."
+        )
+    if count < available and processes.are_several():
+        raise UserError(f"--mesh={written} has {count} of {available} devices; all processes must have all of theirs.")
+    if rows is not None and rows % axes[DATA]:
+        raise UserError(f"--mesh={written}: {axes[DATA]} devices do not divide the {rows} {noun}; choose a divisor.")
+    if num_members is not None and axes[MODEL] > 1:
+        raise UserError(f"--mesh={written}: {noun} are spread over data alone; leave model out.")
+
+
+def _rows_of(task: Task) -> tuple[int | None, str]:
+    """What is spread over `data`: how many, and what they are; None where there is nothing."""
+    if task.draw is not None:
+        batch = jax.eval_shape(task.draw, jax.random.key(0), task.data, jnp.int32(0))
+        return len(jax.tree.leaves(batch)[0]), "rows of a batch"
+    if task.stream is not None:
+        return task.stream.batch_size, "rows of a batch"
+    if num_envs := getattr(task.hyperparameters, "num_envs", None):
+        return num_envs, "environments"
+    return None, ""
+
+
+def _put(x: Any, sharding: NamedSharding) -> jax.Array:
+    """One array that every process has, or a key."""
+    if jnp.issubdtype(getattr(x, "dtype", None), jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])

@@ -1,0 +1,187 @@
+"""Several processes of one run, each with devices of its own: how they find each other, agree and end.
+
+Process 0 writes what a run leaves and speaks to the terminal; checkpoints are written by all, each with what lies on
+its devices. A process that is lost takes the others down: none of them could go on.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from absl import flags
+from jax.experimental import multihost_utils
+from jaxtyping import PyTree
+
+from experiments.errors import UserError
+
+AUTO = "auto"
+HEARTBEAT_SECONDS = 30  # without a word from a process until it counts as lost
+SHUTDOWN_SECONDS = 3600  # that the others wait for process 0, which draws the pictures
+CONNECT_SECONDS = 300
+T = TypeVar("T")
+
+# What tells the user why a process is gone that cannot tell itself: JAX aborts where another process is lost.
+WATCH = """
+import signal, sys
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+if not sys.stdin.buffer.read():
+    sys.stderr.write(sys.argv[1] + "\\n")
+"""
+
+
+def define_flags() -> None:
+    """Define the flags of a run of several processes."""
+    flags.DEFINE_string(
+        "coordinator_address", None, "HOST:PORT of process 0, or auto: what SLURM, Open MPI or a TPU pod say."
+    )
+    flags.DEFINE_integer("num_processes", None, "Processes of the run, all started with the same flags.", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0 on.", lower_bound=0)
+
+
+@contextlib.contextmanager
+def joined(address: str | None, count: int | None, index: int | None) -> Iterator[None]:
+    """Join the other processes before JAX's first computation; without an address there are none.
+
+    Raises:
+      UserError: flags that do not go together, or processes that do not find each other.
+    """
+    if address is None:
+        if count not in (None, 1) or index not in (None, 0):
+            raise UserError("--num_processes and --process_id need --coordinator_address=HOST:PORT, of process 0.")
+        yield
+        return
+    _check(address, count, index)
+    jax.config.update("jax_enable_preemption_service", False)  # the run loop listens for signals itself
+    given = {} if address == AUTO else {"coordinator_address": address}
+    try:
+        jax.distributed.initialize(
+            num_processes=count,
+            process_id=index,
+            initialization_timeout=CONNECT_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+            **given,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the processes of the run did not find each other ({address}): {reason}") from error
+    with _watched():
+        if not is_first():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print, too
+        yield
+
+
+def _check(address: str, count: int | None, index: int | None) -> None:
+    if address == AUTO:
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"--coordinator_address={address} is no HOST:PORT; give those of process 0, or auto.")
+    if count is None or index is None:
+        raise UserError(f"--coordinator_address={address} needs --num_processes and --process_id as well.")
+    if index >= count:
+        raise UserError(f"--process_id={index} is not one of {count} processes, which count from 0.")
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """Say what ended this process: itself, or a small process of its own where this one is gone without a word.
+
+    An error ends it at once, which ends the others; it does not wait for them first.
+    """
+    who = f"process {jax.process_index()} of {jax.process_count()}"
+    again = "All processes, started again with the same command, resume from the last checkpoint."
+    gone = f"error: {who} is gone: it was killed, or another process was lost (see above). {again}"
+    watcher = subprocess.Popen([sys.executable, "-I", "-S", "-c", WATCH, gone], stdin=subprocess.PIPE)
+    assert watcher.stdin is not None
+
+    def dismiss():
+        watcher.stdin.write(b"all is said")
+        watcher.stdin.close()
+        watcher.wait()
+
+    def end(message):
+        dismiss()
+        print(message, file=sys.stderr, flush=True)
+        os._exit(1)
+
+    try:
+        yield
+        dismiss()
+    except UserError as error:
+        end(f"error: {error}")
+    except KeyboardInterrupt:
+        end("error: interrupted; the same command resumes from the last checkpoint.")
+    except jax.errors.JaxRuntimeError as error:
+        end(f"error: {who} lost another one ({' '.join(str(error).split())[:160]}). {again}")
+    except BaseException:
+        dismiss()
+        traceback.print_exc()
+        os._exit(1)
+
+
+def number() -> int:
+    """How many processes the run has; asks JAX only where they were joined, so that it starts nothing."""
+    return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def are_several() -> bool:
+    """Whether there are others."""
+    return number() > 1
+
+
+def is_first() -> bool:
+    """Whether this process writes files and speaks."""
+    return not are_several() or jax.process_index() == 0
+
+
+def any_of(value: bool) -> bool:
+    """Whether it is true of any process: all ask at the same place, and all get the same answer."""
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(value)))) if are_several() else value
+
+
+def wait(place: str) -> None:
+    """Wait until every process is here."""
+    if are_several():
+        multihost_utils.sync_global_devices(place)
+
+
+def by_first(function: Callable[[], T], otherwise: T) -> T:
+    """Let process 0 do something, while the others wait until it is done; they get `otherwise`.
+
+    Raises:
+      UserError: it met one, which process 0 tells.
+    """
+    result, error = otherwise, None
+    if is_first():
+        try:
+            result = function()
+        except UserError as found:
+            error = found
+    if any_of(error is not None):
+        raise error or UserError("process 0 of the run ended; its own output says why.")
+    return result
+
+
+def of_first(value: int) -> int:
+    """The number that process 0 has: all ask at the same place."""
+    return int(multihost_utils.broadcast_one_to_all(np.int64(value))) if are_several() else value
+
+
+def whole(tree: PyTree) -> PyTree:
+    """Arrays that lie on devices of several processes, brought to this one: all ask at the same place."""
+    if not are_several() or all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
+        return tree
+
+    def local(leaf: Any) -> jax.Array:
+        replicated = jax.sharding.NamedSharding(leaf.sharding.mesh, jax.sharding.PartitionSpec())
+        return jax.jit(lambda x: x, out_shardings=replicated)(leaf).addressable_data(0)
+
+    return jax.tree.map(local, tree)
