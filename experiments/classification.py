@@ -28,7 +28,7 @@ def make_task(
     check_types("data", fields, data.DEFAULTS)
     data_set = data.load(fields)
     test = Examples(*map(jnp.asarray, data_set.test))
-    train = Examples(*(map(jnp.asarray, data_set.train) if data_set.source is None else data_set.train))
+    train = Examples(*data_set.train)  # in host memory: the run decides on which devices it lies
     num_classes = len(data_set.class_names)
     make = maker(module, train, test, num_classes=num_classes)
     needs_train = module is svm_head  # a head that is fitted anew to be scored
@@ -41,7 +41,7 @@ def make_task(
         learner,
         num_updates=updates,
         **batches(data_set.source, train, hyperparameters.batch_size),
-        evaluation_data=(train, test) if needs_train else test,
+        evaluation_data=(Examples(*map(jnp.asarray, train)), test) if needs_train else test,
         problem=config.data.get("shards") or pathlib.Path(config.data.name).stem,
         curves=("loss", "accuracy"),
         work=hyperparameters.batch_size,

@@ -48,7 +48,7 @@ def _stream(
     config: ml_collections.ConfigDict, module: Any, hyperparameters: pca.Config, data_set: data.DataSet
 ) -> Task:
     test = Examples(*map(jnp.asarray, data_set.test))
-    train = Examples(*(map(jnp.asarray, data_set.train) if data_set.source is None else data_set.train))
+    train = Examples(*data_set.train)
     make = functools.partial(module.make, hyperparameters, int(np.prod(train.inputs.shape[1:])))
     return Task(
         make(),
@@ -84,7 +84,7 @@ def _draw_components(
 def _encoder(
     config: ml_collections.ConfigDict, module: Any, hyperparameters: parametric_tsne.Config, data_set: data.DataSet
 ) -> Task:
-    train, test = (Examples(jnp.asarray(part.inputs), jnp.asarray(part.labels)) for part in data_set[:2])
+    train, test = Examples(*data_set.train), Examples(*map(jnp.asarray, data_set.test))
     updates = hyperparameters.num_epochs * steps_per_epoch(len(train.labels), hyperparameters.batch_size)
     few = Examples(*(array[: hyperparameters.batch_size] for array in test))
     make = maker(module, train.inputs)

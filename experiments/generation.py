@@ -49,7 +49,7 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
     fields = config.data.to_dict()
     check_types("data", fields, data.DEFAULTS)
     data_set = data.load(fields)
-    inputs, test = jnp.asarray(data_set.train.inputs), jnp.asarray(data_set.test.inputs)
+    inputs, test = data_set.train.inputs, jnp.asarray(data_set.test.inputs)
     try:
         if config.algorithm == "vae":
             _check_range(hyperparameters, inputs)

@@ -27,7 +27,7 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: l
     fields = config.text.to_dict()
     check_types("text", fields, text.DEFAULTS)
     data = text.load(fields)
-    train, test = jnp.asarray(data.train), jnp.asarray(data.test)
+    train, test = data.train, jnp.asarray(data.test)
     length = hyperparameters.context_length
     if len(train) <= length:
         raise UserError(f"the text has {len(train)} tokens to train on; config.learner.context_length is {length}.")

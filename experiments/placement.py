@@ -84,8 +84,8 @@ class OneDevice:
         return devices.over_seeds(function, count)
 
     def place(self, task: Task) -> Task:
-        """The task with its data where they lie."""
-        return task
+        """The task with its data on the devices."""
+        return task._replace(data=jax.tree.map(jnp.asarray, task.data))
 
     def put(self, tree: PyTree) -> PyTree:
         """What is the same for all."""

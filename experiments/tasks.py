@@ -58,8 +58,8 @@ class Task(NamedTuple):
     Attributes:
       learner: the three functions.
       num_updates: updates in all.
-      data: what batches are drawn from, a pytree on the device; an argument of the compiled program, no part of the
-        state or its checkpoints.
+      data: what batches are drawn from, a pytree on the device or in host memory; an argument of the compiled
+        program, no part of the state or its checkpoints.
       draw: (key, data, step) → the batch of a step, inside the compiled program; `Rows` where it takes rows of the
         data; None gives `data` at every step.
       evaluation_data: a third argument of the learner's `evaluate`; None gives it two.

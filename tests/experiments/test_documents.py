@@ -98,6 +98,7 @@ class Shell:
             program, words = words[2], words[2:]
         if program == "python" and words[1] == "-c":
             program = "python_c"
+        words = [word for word in words if word != "&"]  # beside the next one
         form = getattr(self, "_" + program.replace(".", "_"), None)
         assert form, f"{line!r} is of a form that no test runs"
         form(words[1:])
@@ -108,6 +109,8 @@ class Shell:
         if platform not in (None, "any", jax.default_backend()):
             pytest.skip(f"there is no {platform} here")
         assert flag(words, "workdir")
+        if flag(words, "coordinator_address") or any("=DIR" in word for word in words):
+            return self._of_other_machines(words)
         flags = [word for word in words if not word.startswith("--workdir=")]
         name = hashlib.sha256(" ".join(flags).encode()).hexdigest()[:12]
         go = lambda folder: self._programs.run("train", *flags, *quick(words), f"--workdir={folder}")  # noqa: E731
@@ -118,6 +121,17 @@ class Shell:
         return folder, done
 
     _experiments_train = train
+
+    def _of_other_machines(self, words):
+        """A command for several processes, or for data that are not here: its flags and its config exist."""
+        known = self._programs.run("train", "--helpshort").stdout
+        for word in words:
+            name = word.removeprefix("--").partition("=")[0]
+            assert name.startswith("config.") or re.search(rf"--(\[no\])?{name}\b", known), word
+        assert (ROOT / flag(words, "config")).is_file()
+
+    def _srun(self, words):
+        self.check(shlex.join(words))
 
     def _experiments_sweep(self, words):
         flags = [word for word in words if not word.startswith(("--workdir=", "--out=", "--seeds="))]
