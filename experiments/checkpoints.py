@@ -57,7 +57,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps of all whole checkpoints, in order."""
-        return sorted(self._manager.all_steps())
+        return processes.told(lambda: sorted(self._manager.all_steps()))
 
     def best_step(self) -> int | None:
         """Return the step of the best checkpoint, the last one of equals, or None where none has a score."""
@@ -71,16 +71,22 @@ class Checkpoints:
           UserError: it cannot be read, or is not what was written.
         """
         place = self._directory / str(step)
-        reason = _damage(place)
+        reason = processes.told(lambda: _damage(place))
         if reason is None:
             try:
                 items = ocp.args.Composite(state=ocp.args.StandardRestore(target), info=ocp.args.JsonRestore())
                 restored = self._manager.restore(step, args=items)
-                if restored.info["digest"] in (None, _digest_or_none(restored.state) or restored.info["digest"]):
-                    return restored.state
-                reason = "its digest does not match"
+                here = _digest_or_none(restored.state)
+                if None in (here, restored.info["digest"]) or here == restored.info["digest"]:
+                    state = restored.state
+                else:
+                    reason = "its digest does not match"
             except Exception as error:  # orbax and tensorstore raise many types, and any of them means the same here
                 reason = " ".join(str(error).split())[:120] or type(error).__name__
+            if processes.any_of(reason is not None):
+                reason = reason or "another process could not read it"
+        if reason is None:
+            return state
         raise UserError(f"checkpoint {place} is corrupt: {reason}")
 
     def restore_last(self, target: PyTree, report: Callable[[str], None]) -> tuple[int, PyTree] | None:

@@ -46,7 +46,7 @@ class Traffic(NamedTuple):
 def define_flags() -> None:
     """Define the flags of this program."""
     config_flags.DEFINE_config_file("config", None, "A file of configs/, with get_config().", lock_config=True)
-    placement.define_flags()
+    placement.define_mesh_flags()
     flags.mark_flags_as_required(["config", "mesh"])
 
 
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     """Compile one update, and tabulate its collectives."""
     del argv
     config = loaded(FLAGS.config)
-    devices.prepare(1, placement.devices_of(FLAGS.mesh))
+    devices.prepare(1, placement.devices_of(FLAGS.mesh, None, None))
     task = make_task(config)
     run_loop.validate(task, config.run)
     place = placement.placement_of(task, None, FLAGS.mesh, shard_parameters=FLAGS.shard_parameters)
@@ -68,10 +68,10 @@ def main(argv: list[str]) -> None:
 
 def of_update(task: Any, place: placement.OneDevice, seed: int) -> tuple[list[Traffic], float]:
     """The collectives of one update of a task, and the bytes of its state on each device."""
-    with_data = place.place(task)
+    with_data = place.place(task, None)
     programs, who = members.make_programs(with_data, place), place.put(members.of_seeds(seed, None))
     state = members.restore_target(programs, who, place)
-    data = place.feed(with_data, seed).shapes(1)
+    data = place.shapes(with_data, 1)
     compiled = programs.chunk.lower(state, who, data, np.int32(0), 1).compile()
     held = sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
@@ -97,14 +97,16 @@ def collectives(text: str) -> list[Traffic]:
     [Traffic(kind='all-reduce', devices=2, count=1, bytes=32.0, sent=32.0)]
     """
     bodies = _bodies(text)
+    everyone = int(next(iter(re.findall(r"num_partitions=(\d+)", text)), 1))
     totals: dict[tuple[str, int], list[float]] = collections.defaultdict(lambda: [0, 0.0, 0.0])
 
     def visit(name: str, times: int) -> None:
         for line in bodies.get(name, ()):
-            found = re.search(rf" = (.*?) ({'|'.join(KINDS)})(?:-start)?\(", line)
+            found = re.search(rf" = (.*?) ({'|'.join(KINDS)})(-start)?\(", line)
             if found:
-                kind, group = found[2], _group(line, found[2])
-                size = _bytes(found[1]) * (group if kind == "reduce-scatter" else 1)
+                kind, group = found[2], _group(line, found[2], everyone)
+                size = _bytes(_result(found[1], kind) if found[3] else found[1])
+                size *= group if kind == "reduce-scatter" else 1
                 entry = totals[kind, group]
                 entry[0] += times
                 entry[1] += times * size
@@ -145,7 +147,25 @@ def _bytes(shapes: str) -> float:
     return total
 
 
-def _group(line: str, kind: str) -> int:
+def _result(shapes: str, kind: str) -> str:
+    """Of what begins a collective that goes on meanwhile, the part of its tuple that is the result.
+
+    >>> _result("(f32[2]{0}, (f32[8]{0}, u8[4]))", "all-gather"), _result("f32[8]{0}", "all-reduce")
+    ('(f32[8]{0}, u8[4])', 'f32[8]{0}')
+    """
+    if kind == "all-reduce":  # which ends where it began
+        return shapes
+    parts, depth = [""], 0
+    for character in shapes.strip()[1:-1]:
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(character, 0)
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts[1].strip() if len(parts) > 1 else shapes
+
+
+def _group(line: str, kind: str, everyone: int) -> int:
     """How many devices take part together."""
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", line)
     if listed:
@@ -157,8 +177,14 @@ def _group(line: str, kind: str) -> int:
     if named:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
-    pairs = re.findall(r"\{(\d+),(\d+)\}", line) if kind == "collective-permute" else []
-    return len(pairs) or 1
+    if kind != "collective-permute":
+        return everyone
+    pairs = dict(re.findall(r"\{(\d+),(\d+)\}", line.partition("source_target_pairs=")[2]))
+    seen, at = set[str](), next(iter(pairs), None)
+    while at is not None and at not in seen:  # a ring, or a row
+        seen.add(at)
+        at = pairs.get(at)
+    return len(seen)
 
 
 def _sent(kind: str, group: int) -> float:

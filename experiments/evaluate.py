@@ -7,6 +7,7 @@ python -m experiments.evaluate --workdir=runs/ppo_cartpole --checkpoint=last --s
 import pathlib
 
 import jax
+import ml_collections
 from absl import flags
 
 from experiments import devices, members, placement, processes, progress
@@ -32,19 +33,22 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     """Load, evaluate, print."""
     del argv
-    with processes.joined(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id):
-        evaluate(pathlib.Path(FLAGS.workdir))
-
-
-def evaluate(workdir: pathlib.Path) -> None:
-    """Score a checkpoint of a workdir."""
+    workdir = pathlib.Path(FLAGS.workdir)
     stored = read_json(workdir / CONFIG)["config"]
     num_seeds = stored.pop("seeds")
     config = from_json(stored)
-    devices.prepare(max(num_seeds, at_once(config)), placement.devices_of(FLAGS.mesh))
+    num_devices = placement.devices_of(FLAGS.mesh, FLAGS.coordinator_address, FLAGS.num_processes)
+    devices.prepare(max(num_seeds, at_once(config)), num_devices)
+    with processes.joined(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id):
+        evaluate(workdir, config, num_seeds)
+
+
+def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict, num_seeds: int) -> None:
+    """Score a checkpoint of a workdir."""
     task, several = make_task(config), num_seeds if num_seeds > 1 else None
+    task = task._replace(data=None, draw=None, stream=None)  # nothing is trained
     place = placement.placement_of(task, several, FLAGS.mesh, shard_parameters=FLAGS.shard_parameters)
-    task = place.place(task)
+    task = place.place(task, several)
     programs = members.make_programs(task, place)
     runs = place.put(members.of_seeds(config.run.seed, several))
     checkpoints = Checkpoints(workdir, keep=config.run.keep_checkpoints, best_mode=config.run.best_mode, read_only=True)

@@ -68,22 +68,24 @@ class StreamFeed(Feed):
       seed: of the order.
       part: (index, count) of this process's part of a batch.
       put: one process's part → the array on the devices.
-      place: the sharding of what `put` gives; None is the first device.
+      shapes: number of updates → what `put` makes of their batches.
     """
 
     def __init__(
-        self, streamed: Streamed, seed: int, part: tuple[int, int], put: Callable[[np.ndarray], jax.Array], place: Any
+        self,
+        streamed: Streamed,
+        seed: int,
+        part: tuple[int, int],
+        put: Callable[[np.ndarray], jax.Array],
+        shapes: Callable[[int], PyTree],
     ):
         from experiments.streaming import Stream  # here, because it needs an extra
 
         index, count = part
-        self._streamed, self._put, self._place = streamed, put, place
+        self._streamed, self._put, self.shapes = streamed, put, shapes
         self._stream = Stream(
             streamed.source, seed=seed, batch_size=streamed.batch_size, process_index=index, process_count=count
         )
-
-    def shapes(self, length: int) -> PyTree:
-        return self._streamed.shapes(length, self._place)
 
     def next(self, length: int) -> PyTree:
         return jax.tree.map(self._put, self._streamed.batch_of(*self._stream.next(length)))

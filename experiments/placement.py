@@ -6,6 +6,7 @@ the communication. What would cost it the whole data set, drawing rows of it, is
 
 import contextlib
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -32,9 +33,14 @@ SMALLEST_SHARDED = 1024  # numbers of an array that `shard_parameters` cuts: sma
 
 def define_flags() -> None:
     """Define the flags that say on which devices and processes a program runs."""
+    define_mesh_flags()
+    processes.define_flags()
+
+
+def define_mesh_flags() -> None:
+    """Define the flags that say on which devices a program runs."""
     flags.DEFINE_string("mesh", None, "Devices by axis, as data:4,model:2; default: all of them on data.")
     flags.DEFINE_bool("shard_parameters", False, "Spread parameters and optimizer state over data as well.")
-    processes.define_flags()
 
 
 class OneDevice:
@@ -83,8 +89,9 @@ class OneDevice:
         """Map a function over several runs."""
         return devices.over_seeds(function, count)
 
-    def place(self, task: Task) -> Task:
-        """The task with its data on the devices."""
+    def place(self, task: Task, count: int | None) -> Task:
+        """The task with its data on the devices, for so many runs side by side; None is one alone."""
+        del count
         return task._replace(data=jax.tree.map(jnp.asarray, task.data))
 
     def put(self, tree: PyTree) -> PyTree:
@@ -93,7 +100,12 @@ class OneDevice:
 
     def feed(self, task: Task, seed: int) -> Feed:
         """What the updates of a task are fed."""
-        return Feed(task.data) if task.stream is None else StreamFeed(task.stream, seed, (0, 1), jax.device_put, None)
+        shapes = functools.partial(self.shapes, task)
+        return Feed(task.data) if task.stream is None else StreamFeed(task.stream, seed, (0, 1), jax.device_put, shapes)
+
+    def shapes(self, task: Task, length: int) -> PyTree:
+        """What a chunk of so many updates is compiled for: data, or a batch for each of them."""
+        return task.data if task.stream is None else task.stream.shapes(length)
 
     def targets(self, shapes: PyTree, count: int | None) -> PyTree:
         """Shapes of a state, of so many runs, with the places where it lies; None is one alone."""
@@ -127,6 +139,11 @@ class Placement(OneDevice):
     def by_rows(self) -> NamedSharding:
         """The first axis over `data`."""
         return NamedSharding(self.mesh, PartitionSpec(DATA))
+
+    @property
+    def _batches(self) -> NamedSharding:
+        """Batches [updates, batch, …], the second axis over `data`."""
+        return NamedSharding(self.mesh, PartitionSpec(None, DATA))
 
     def describe(self) -> str:
         sharded = ", parameters over data too" if self.shard_parameters else ""
@@ -174,15 +191,17 @@ class Placement(OneDevice):
     def feed(self, task: Task, seed: int) -> Feed:
         if task.stream is None:
             return Feed(task.data)
-        place = NamedSharding(self.mesh, PartitionSpec(None, DATA))
-        index, count = self._part()
+        place, (index, count) = self._batches, self._part()
 
         def put(x):
             if count == 1:
                 return _put(x, place)
             return jax.make_array_from_process_local_data(place, x)
 
-        return StreamFeed(task.stream, seed, (index, count), put, place)
+        return StreamFeed(task.stream, seed, (index, count), put, functools.partial(self.shapes, task))
+
+    def shapes(self, task: Task, length: int) -> PyTree:
+        return task.data if task.stream is None else task.stream.shapes(length, self._batches)
 
     def _part(self) -> tuple[int, int]:
         """Which part of a batch lies on this process's devices; the whole where it is no contiguous one."""
@@ -218,9 +237,11 @@ class Placement(OneDevice):
                 spec[max(free, key=lambda i: leaf.shape[i])] = DATA
         return PartitionSpec(*spec)
 
-    def place(self, task: Task) -> Task:
-        """The task with its data on the devices: spread by rows where batches are rows, else the same on each."""
+    def place(self, task: Task, count: int | None) -> Task:
+        """With data spread by rows where one run's batches are rows, else the same on each device."""
         task = task._replace(evaluation_data=self.put(task.evaluation_data))
+        if count is not None:
+            return task._replace(data=self.put(task.data))
         if task.over_devices is not None:
             task = task._replace(learner=task.over_devices(self.mesh, DATA))
         if task.data is None or not isinstance(task.draw, Rows):
@@ -249,8 +270,9 @@ class Placement(OneDevice):
                 place = indices - jax.lax.axis_index(DATA) * len(x)
                 found = jnp.take(x, place, axis=0, mode="clip")
                 is_mine = ((place >= 0) & (place < len(x))).reshape(place.shape + (1,) * (found.ndim - place.ndim))
-                found = jnp.where(is_mine, found, jnp.zeros_like(found))
-                return jax.lax.psum_scatter(found, DATA, scatter_dimension=0, tiled=True)
+                bits = jnp.where(is_mine, _bits(found), 0)  # whose sum with nothing is exact, of −0 and NaN too
+                total = jax.lax.psum_scatter(bits, DATA, scatter_dimension=0, tiled=True)
+                return jax.lax.bitcast_convert_type(total, x.dtype) if total.dtype != x.dtype else total
 
             return jax.tree.map(rows, data)
 
@@ -317,9 +339,11 @@ def parse_mesh(text: str) -> dict[str, int]:
     return {DATA: axes.get(DATA, 1), MODEL: axes.get(MODEL, 1)}
 
 
-def devices_of(mesh: str | None) -> int | None:
-    """How many devices of this process the flag asks for; None where it is left out."""
-    return None if mesh is None else max(1, math.prod(parse_mesh(mesh).values()) // processes.number())
+def devices_of(mesh: str | None, address: str | None, num_processes: int | None) -> int | None:
+    """How many devices of this process the flags ask for; None where they do not say."""
+    if mesh is None or (address is not None and num_processes is None):
+        return None
+    return max(1, math.prod(parse_mesh(mesh).values()) // (num_processes or 1))
 
 
 def placement_of(task: Task, num_members: int | None, mesh: str | None, *, shard_parameters: bool = False) -> OneDevice:
@@ -334,20 +358,23 @@ def placement_of(task: Task, num_members: int | None, mesh: str | None, *, shard
     Raises:
       UserError: more devices than there are, rows that they do not divide, or axes that have nothing to hold.
     """
+    if shard_parameters and num_members is not None:
+        raise UserError("--shard_parameters is of one run; seeds and points of a sweep lie on one device each.")
     rows, noun = _rows_of(task) if num_members is None else (num_members, "runs side by side")
     available = jax.device_count()
     if mesh is None and not processes.are_several():
         if num_members is not None:
             return OneDevice()
-        most = available if rows is None else max(n for n in range(1, available + 1) if rows % n == 0)
-        axes = {DATA: most if rows is not None or task.over_devices is not None else 1, MODEL: 1}
+        axes = {DATA: max(n for n in range(1, available + 1) if (rows or 1) % n == 0), MODEL: 1}
+        if axes[DATA] == 1 and shard_parameters:
+            raise UserError(
+                f"--shard_parameters spreads over data, which is one device ({available} found); give --mesh."
+            )
         if axes[DATA] == 1:
             return OneDevice()
     else:
         axes = {DATA: available, MODEL: 1} if mesh is None else parse_mesh(mesh)
-        _check(axes, rows, noun, num_members)
-    if shard_parameters and num_members is not None:
-        raise UserError("--shard_parameters is of one run; seeds and points of a sweep lie on one device each.")
+        _check(axes, rows, noun, num_members, is_given=mesh is not None)
     return Placement(_mesh_of(axes), shard_parameters)
 
 
@@ -356,7 +383,7 @@ def of_sweep(mesh: str | None) -> OneDevice:
     if mesh is None and not processes.are_several():
         return OneDevice()
     axes = {DATA: jax.device_count(), MODEL: 1} if mesh is None else parse_mesh(mesh)
-    _check(axes, None, "runs of a sweep", 0)
+    _check(axes, None, "runs of a sweep", 0, is_given=mesh is not None)
     return Placement(_mesh_of(axes))
 
 
@@ -365,19 +392,21 @@ def _mesh_of(axes: Mapping[str, int]) -> Mesh:
     return jax.make_mesh(tuple(axes.values()), tuple(axes), devices=found, axis_types=(AxisType.Auto,) * len(axes))
 
 
-def _check(axes: Mapping[str, int], rows: int | None, noun: str, num_members: int | None) -> None:
-    count, available, written = math.prod(axes.values()), jax.device_count(), f"data:{axes[DATA]},model:{axes[MODEL]}"
+def _check(axes: Mapping[str, int], rows: int | None, noun: str, num_members: int | None, *, is_given: bool) -> None:
+    count, available = math.prod(axes.values()), jax.device_count()
+    name = f"--mesh=data:{axes[DATA]},model:{axes[MODEL]}" if is_given else f"all devices, data:{axes[DATA]}"
     if count > available:
+        here = -(-count // processes.number())
         raise UserError(
-            f"--mesh={written} needs {count} devices; JAX finds {available} ({jax.default_backend()}). On a CPU "
-            f"JAX_NUM_CPU_DEVICES={count} simulates them, if nothing else says how many."
+            f"{name} needs {count} devices; JAX finds {available} ({jax.default_backend()}). On a CPU "
+            f"JAX_NUM_CPU_DEVICES={here} simulates {'them' if here == count else 'so many for each process'}."
         )
     if count < available and processes.are_several():
-        raise UserError(f"--mesh={written} has {count} of {available} devices; all processes must have all of theirs.")
+        raise UserError(f"{name} has {count} of {available} devices; all processes must have all of theirs.")
     if rows is not None and rows % axes[DATA]:
-        raise UserError(f"--mesh={written}: {axes[DATA]} devices do not divide the {rows} {noun}; choose a divisor.")
+        raise UserError(f"{name}: {axes[DATA]} devices do not divide the {rows} {noun}; choose a divisor by --mesh.")
     if num_members is not None and axes[MODEL] > 1:
-        raise UserError(f"--mesh={written}: {noun} are spread over data alone; leave model out.")
+        raise UserError(f"{name}: {noun} are spread over data alone; leave model out.")
 
 
 def _rows_of(task: Task) -> tuple[int | None, str]:
@@ -390,6 +419,12 @@ def _rows_of(task: Task) -> tuple[int | None, str]:
     if num_envs := getattr(task.hyperparameters, "num_envs", None):
         return num_envs, "environments"
     return None, ""
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    """The same bits as unsigned integers, of floats; what is none already stays."""
+    is_float = jnp.issubdtype(x.dtype, jnp.floating)
+    return jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}") if is_float else x
 
 
 def _put(x: Any, sharding: NamedSharding) -> jax.Array:

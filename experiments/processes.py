@@ -5,17 +5,20 @@ its devices. A process that is lost takes the others down: none of them could go
 """
 
 import contextlib
+import functools
+import itertools
+import json
 import os
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
-import numpy as np
 from absl import flags
-from jax.experimental import multihost_utils
+from jax._src import distributed
 from jaxtyping import PyTree
 
 from experiments.errors import UserError
@@ -24,6 +27,10 @@ AUTO = "auto"
 HEARTBEAT_SECONDS = 30  # without a word from a process until it counts as lost
 SHUTDOWN_SECONDS = 3600  # that the others wait for process 0, which draws the pictures
 CONNECT_SECONDS = 300
+PARTING_SECONDS = 5  # that a mistake waits for the same one of the others
+FOR_EVER = 7 * 24 * 3600 * 1000  # milliseconds: JAX itself ends whoever waits for a process that is lost
+STOP = "mathai/stop"
+_COUNTER = itertools.count()  # of what processes tell each other: they do so at the same places
 T = TypeVar("T")
 
 # What tells the user why a process is gone that cannot tell itself: JAX aborts where another process is lost.
@@ -107,24 +114,27 @@ def _watched() -> Iterator[None]:
         watcher.stdin.close()
         watcher.wait()
 
-    def end(message):
+    def end(message, is_shared=False):
         dismiss()
         print(message, file=sys.stderr, flush=True)
+        if is_shared:  # a mistake that all of them find: whoever has process 0 go first is cut off
+            with contextlib.suppress(Exception):
+                _service().wait_at_barrier("mathai/error", PARTING_SECONDS * 1000)
+            if is_first():
+                time.sleep(1)
         os._exit(1)
 
     try:
         yield
         dismiss()
     except UserError as error:
-        end(f"error: {error}")
+        end(f"error: {error}", is_shared=True)
     except KeyboardInterrupt:
         end("error: interrupted; the same command resumes from the last checkpoint.")
     except jax.errors.JaxRuntimeError as error:
         end(f"error: {who} lost another one ({' '.join(str(error).split())[:160]}). {again}")
     except BaseException:
-        dismiss()
-        traceback.print_exc()
-        os._exit(1)
+        end(traceback.format_exc())
 
 
 def number() -> int:
@@ -142,46 +152,96 @@ def is_first() -> bool:
     return not are_several() or jax.process_index() == 0
 
 
-def any_of(value: bool) -> bool:
-    """Whether it is true of any process: all ask at the same place, and all get the same answer."""
-    return bool(np.any(multihost_utils.process_allgather(np.asarray(value)))) if are_several() else value
+def told(function: Callable[[], Any]) -> Any:
+    """What process 0 finds, as JSON holds it, in all of them: all ask at the same place.
 
+    It goes by JAX's coordination service and not by the devices, which may be busy with a chunk.
 
-def wait(place: str) -> None:
-    """Wait until every process is here."""
-    if are_several():
-        multihost_utils.sync_global_devices(place)
+    Raises:
+      UserError: process 0 met one, which it tells itself.
+    """
+    if not are_several():
+        return function()
+    key = f"mathai/told/{next(_COUNTER)}"
+    if not is_first():
+        answer = json.loads(_service().blocking_key_value_get(key, FOR_EVER))
+        if "error" in answer:
+            raise UserError("process 0 of the run ended; its own output says why.")
+        return answer["value"]
+    try:
+        value = function()
+    except UserError:
+        _service().key_value_set(key, json.dumps({"error": True}))
+        raise
+    _service().key_value_set(key, json.dumps({"value": value}))
+    return value
 
 
 def by_first(function: Callable[[], T], otherwise: T) -> T:
     """Let process 0 do something, while the others wait until it is done; they get `otherwise`.
 
     Raises:
-      UserError: it met one, which process 0 tells.
+      UserError: it met one, which process 0 tells itself.
     """
-    result, error = otherwise, None
-    if is_first():
-        try:
-            result = function()
-        except UserError as found:
-            error = found
-    if any_of(error is not None):
-        raise error or UserError("process 0 of the run ended; its own output says why.")
-    return result
+    found = [otherwise]
+
+    def go() -> None:
+        found[0] = function()
+
+    told(go)
+    return found[0]
 
 
-def of_first(value: int) -> int:
-    """The number that process 0 has: all ask at the same place."""
-    return int(multihost_utils.broadcast_one_to_all(np.int64(value))) if are_several() else value
+def any_of(value: bool) -> bool:
+    """Whether it is true of any process: all ask at the same place, and all get the same answer."""
+    if not are_several():
+        return value
+    key = f"mathai/any/{next(_COUNTER)}"
+    _service().key_value_set(f"{key}/{jax.process_index()}", "1" if value else "")
+    others = range(jax.process_count())
+    return told(lambda: any(_service().blocking_key_value_get(f"{key}/{index}", FOR_EVER) for index in others))
+
+
+def stop_asked(is_asked: bool) -> bool:
+    """Whether any process was asked to stop, as far as process 0 knows: all look at the same place.
+
+    One that is asked leaves word, which process 0 finds when it looks next; so none waits for any but process 0.
+    """
+    if not are_several():
+        return is_asked
+    if is_asked and not is_first():
+        _service().key_value_set(STOP, "asked", allow_overwrite=True)
+
+    def look() -> bool:
+        if is_asked:
+            return True
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # there is no such word
+            return bool(_service().key_value_try_get(STOP))
+        return False
+
+    return told(look)
+
+
+def wait(place: str) -> None:
+    """Wait until every process is here, however long another one takes."""
+    if are_several():
+        _service().wait_at_barrier(f"mathai/{place}/{next(_COUNTER)}", FOR_EVER)
+
+
+def _service() -> Any:
+    """The client of JAX's coordination service, which multihost_utils and orbax use as well."""
+    return distributed.global_state.client
 
 
 def whole(tree: PyTree) -> PyTree:
     """Arrays that lie on devices of several processes, brought to this one: all ask at the same place."""
-    if not are_several() or all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
+    leaves = jax.tree.leaves(tree)
+    if not are_several() or all(leaf.is_fully_addressable for leaf in leaves):
         return tree
+    gathered = _gather(leaves[0].sharding.mesh)(tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), gathered)
 
-    def local(leaf: Any) -> jax.Array:
-        replicated = jax.sharding.NamedSharding(leaf.sharding.mesh, jax.sharding.PartitionSpec())
-        return jax.jit(lambda x: x, out_shardings=replicated)(leaf).addressable_data(0)
 
-    return jax.tree.map(local, tree)
+@functools.lru_cache
+def _gather(mesh: jax.sharding.Mesh) -> Callable[[PyTree], PyTree]:
+    return jax.jit(lambda tree: tree, out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))

@@ -57,7 +57,7 @@ class StopSignal:
     @property
     def asked(self) -> bool:
         """Whether any process was asked to stop: all look at the same place."""
-        return processes.any_of(self.name is not None)
+        return processes.stop_asked(self.name is not None)
 
     def release(self) -> None:
         """Give the signals back their handlers."""
@@ -114,7 +114,7 @@ def run(
     """Run a task in a workdir from its last checkpoint to its end, or until a signal asks to stop."""
     stop, placement = StopSignal(), placement or OneDevice()
     try:
-        members, task = of_seeds(run_config.seed, num_seeds), placement.place(task)
+        members, task = of_seeds(run_config.seed, num_seeds), placement.place(task, num_seeds)
         programs = make_programs(task, placement)
         return run_members(task, programs, members, run_config, workdir, stop, profile=profile, placement=placement)
     finally:
@@ -149,6 +149,7 @@ def run_members(
     """
     placement = placement or OneDevice()
     members = placement.put(members)
+    processes.wait("start")
     checkpoints = Checkpoints(workdir, keep=run_config.keep_checkpoints, best_mode=run_config.best_mode)
     try:
         with contextlib.closing(placement.feed(task, run_config.seed)) as feed:
@@ -187,6 +188,7 @@ class _Run:
     def go(self, step: int, state: PyTree) -> Outcome:
         began = time.perf_counter()
         chunks, evaluate = self._compile(step, state)
+        processes.wait("compiled")  # before the first collective, which has little patience
         compile_seconds = time.perf_counter() - began
         if not self._is_sweep or compile_seconds > 0.1:  # blocks after the first share its programs
             progress.say("compile", f"{compile_seconds:.1f} s")
@@ -252,6 +254,8 @@ class _Run:
         if not self._profile:
             return chunk(*arguments)
         self._profile = False
+        if not processes.is_first():
+            return chunk(*arguments)
         directory = self._workdir / "profile"
         with jax.profiler.trace(str(directory)):
             result = jax.block_until_ready(chunk(*arguments))

@@ -85,9 +85,9 @@ def main(argv: list[str]) -> None:
     config, search = request.config, request.search
     if FLAGS.shard_parameters:
         raise UserError("--shard_parameters is of one run; each run of a sweep lies on one device.")
+    most = max(at_once(config), *(len(search.members(group)) for group in search.groups))
+    devices.prepare(most, placement.devices_of(FLAGS.mesh, FLAGS.coordinator_address, FLAGS.num_processes))
     with processes.joined(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id):
-        most = max(at_once(config), *(len(search.members(group)) for group in search.groups))
-        devices.prepare(most, placement.devices_of(FLAGS.mesh))
         devices.demand_platform(FLAGS.platform)
         stop = StopSignal()
         try:
@@ -116,24 +116,25 @@ def _given() -> tuple[str, dict[str, Any]]:
 
 def _go(request: _Request, stop: StopSignal) -> None:
     search, workdir = request.search, request.workdir
-    done = set() if FLAGS.overwrite else outcomes.done_in(outcomes.blocks_in(workdir))
+    found = processes.told(lambda: [] if FLAGS.overwrite else sorted(outcomes.done_in(outcomes.blocks_in(workdir))))
+    done = set(found)
     tasks = Tasks(request.config, search, [group for group in search.groups if set(search.members(group)) - done])
     place = placement.of_sweep(FLAGS.mesh)
     origin = place.recorded_in(provenance())
     with claim(workdir):
         identity = _identity(request)
         warnings = processes.by_first(lambda: begin(workdir, identity, origin, overwrite=FLAGS.overwrite), [])
-        _say_what(request, tasks.problem)
+        _say_what(request, tasks.problem, place)
         for warning in warnings:
             progress.say("warning", f"{warning}: results may differ in the last bits")
         running = Sweep(search, tasks, workdir, stop, origin, FLAGS.memory_gib, place)
         running.go()
-        blocks = outcomes.blocks_in(workdir)
-        left = len(search.points) * search.num_seeds - len(outcomes.done_in(blocks))
+        num_runs = len(search.points) * search.num_seeds
+        left = processes.told(lambda: num_runs - len(outcomes.done_in(outcomes.blocks_in(workdir))))
         if left:
             progress.say("stopped", f"with {count(left, 'run')} to finish; the same command resumes")
         else:
-            processes.by_first(lambda: _finish(request, blocks, running.rows), None)
+            processes.by_first(lambda: _finish(request, outcomes.blocks_in(workdir), running.rows), None)
 
 
 def _identity(request: _Request) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _identity(request: _Request) -> dict[str, Any]:
     return {**as_json(request.config), "over": over, "over_order": order, "seeds": FLAGS.seeds, **drawn}
 
 
-def _say_what(request: _Request, problem: str | None) -> None:
+def _say_what(request: _Request, problem: str | None, place: placement.OneDevice) -> None:
     """Say what is searched, on what, and why in so many programs; `problem` is None where nothing is left to run."""
     search = request.search
     points, groups = len(search.points), len(search.groups)
@@ -155,7 +156,7 @@ def _say_what(request: _Request, problem: str | None) -> None:
         f"{count(points, 'point')} x {count(search.num_seeds, 'seed')} = {count(points * search.num_seeds, 'run')} "
         f"in {count(groups, 'group')}{why}",
     )
-    progress.say("device", f"{devices.describe()}; jax {jax.__version__}")
+    progress.say("device", f"{devices.describe()}{place.describe()}; jax {jax.__version__}")
     if problem:
         _warn_of_test_scores(request)
 

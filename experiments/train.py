@@ -40,13 +40,15 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     """Run what the flags say."""
     del argv
+    config = loaded(FLAGS.config)
+    num_devices = placement.devices_of(FLAGS.mesh, FLAGS.coordinator_address, FLAGS.num_processes)
+    devices.prepare(max(FLAGS.seeds, at_once(config)), num_devices)
     with processes.joined(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id):
-        train(loaded(FLAGS.config), pathlib.Path(FLAGS.workdir))
+        train(config, pathlib.Path(FLAGS.workdir))
 
 
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Train what a config says, in a workdir."""
-    devices.prepare(max(FLAGS.seeds, at_once(config)), placement.devices_of(FLAGS.mesh))
     devices.demand_platform(FLAGS.platform)
     task = make_task(config)
     run_loop.validate(task, config.run)

@@ -26,22 +26,24 @@ def claim(workdir: pathlib.Path) -> Iterator[None]:
     Raises:
       UserError: it cannot be written, or another run holds it.
     """
-    if not processes.is_first():
+    lock = processes.by_first(lambda: _lock(workdir), None)
+    with lock or contextlib.nullcontext():
         yield
-        return
+
+
+def _lock(workdir: pathlib.Path) -> Any:
+    """The file by which a folder is held, until it is closed."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
     except OSError as error:
         raise UserError(f"workdir {workdir} cannot be written: {error.strerror}; choose another --workdir.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another process is running in {workdir}; wait for it or choose another --workdir."
-            ) from error
-        yield
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise UserError(f"another process is running in {workdir}; wait for it or choose another --workdir.") from error
+    return lock
 
 
 def begin(

@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 
 from experiments.errors import UserError
 from experiments.members import Members, Programs, evaluation_keys
+from experiments.placement import OneDevice
 from experiments.tasks import Task
 
 GIB = 2**30
@@ -128,12 +129,19 @@ def cut(num_members: int, most: int, spread: int | None = None) -> int:
 
 
 def first_guess(
-    num_members: int, shapes: PyTree, task: Task, updates_per_chunk: int, limit: float, spread: int | None = None
+    num_members: int,
+    shapes: PyTree,
+    task: Task,
+    updates_per_chunk: int,
+    limit: float,
+    place: OneDevice | None = None,
 ) -> int:
     """The size of blocks by what is known before compilation: states, metrics and data, but no temporary values."""
     state, metrics, _ = shapes
     each = STATES * size_of(state) + 2 * updates_per_chunk * size_of(metrics)
-    room = limit - size_of((task.data, task.evaluation_data))
+    chunk = None if task.stream is None else task.stream.shapes(2 * updates_per_chunk)  # the next one is there as well
+    room = limit - size_of((task.data, task.evaluation_data, chunk))
+    spread = (place or OneDevice()).width
     most = count_devices(num_members, spread) * max(1, int(room // max(each, 1)))
     return cut(num_members, most, spread)
 
@@ -146,7 +154,7 @@ def fit(
     num_members: int,
     guess: int,
     limit: float,
-    spread: int | None = None,
+    place: OneDevice | None = None,
 ) -> Size:
     """The largest blocks that fit, beginning with a guess; each size that is tried is compiled.
 
@@ -158,31 +166,33 @@ def fit(
       num_members: of all blocks.
       guess: the size to begin with.
       limit: bytes on each device.
-      spread: devices of a mesh; None takes those of this process.
+      place: where the members lie; None is on the devices of this process.
 
     Returns:
       A size that fits, or that of one member on each device.
     """
+    spread = (place or OneDevice()).width
     began, size, devices = time.perf_counter(), guess, count_devices(num_members, spread)
     data = size_of((task.data, task.evaluation_data))
     while True:
         with in_memory(size):
-            need = needed(programs, task, run_config, members_of_size(size), spread)
+            need = needed(programs, task, run_config, members_of_size(size), place)
         if need <= limit or size <= devices:
             return Size(size, need, time.perf_counter() - began)
         most = devices * int(size // devices * (limit - data) / max(need - data, 1))
         size = cut(num_members, min(max(most, devices), size - devices), spread)
 
 
-def needed(programs: Programs, task: Task, run_config: Any, members: Members, spread: int | None = None) -> float:
+def needed(programs: Programs, task: Task, run_config: Any, members: Members, place: OneDevice | None = None) -> float:
     """Bytes on each device: of the compiled program that needs most, with the state that is being saved meanwhile."""
+    place = place or OneDevice()
     state = programs.init(members)
     length = min(run_config.updates_per_chunk, task.num_updates)
     compiled = (
-        programs.chunk.lower(state, members, task.data, np.int32(0), length).compile(),
+        programs.chunk.lower(state, members, place.shapes(task, length), np.int32(0), length).compile(),
         programs.evaluate.lower(evaluation_keys(members, 0), state, members, task.evaluation_data).compile(),
     )
-    saved = size_of(state) / count_devices(len(members.keys), spread) if jax.default_backend() == "cpu" else 0
+    saved = size_of(state) / count_devices(len(members.keys), place.width) if jax.default_backend() == "cpu" else 0
     return max(_program_bytes(program) for program in compiled) + saved
 
 

@@ -142,13 +142,13 @@ class Sweep:
 
     def _run_group(self, group: Group) -> None:
         done = outcomes.done_in(outcomes.blocks_in(self._workdir))
-        left = [member for member in self._search.members(group) if member not in done]
+        left = processes.told(lambda: [member for member in self._search.members(group) if member not in done])
         if not left:
             return
         which = f" ({search_space.describe(group.values)})" if group.values else ""
         progress.say("group", f"{group.number + 1} of {len(self._search.groups)}{which}: {count(len(left), 'run')}")
         built = self._tasks.take(group)
-        built = built._replace(task=self._place.place(built.task))
+        built = built._replace(task=self._place.place(built.task, len(left)))
         programs = make_programs(built.task, self._place)
         size = self._size(group, built, programs, left)
         parts = blocks.parts(left, size.members)
@@ -179,18 +179,19 @@ class Sweep:
     def _size(self, group: Group, built: Built, programs: Programs, left: list[int]) -> blocks.Size:
         """The size of the blocks of a group: what it was when they were begun, unless the user says otherwise now."""
         path = self._workdir / FOLDER / f"group{group.number}.json"
-        stored = read_json(path) if path.exists() else None
+        stored = processes.told(lambda: read_json(path) if path.exists() else None)
         if stored and stored["memory_gib"] == self._memory_gib:
             return blocks.Size(stored["members"], stored["bytes"], 0.0)
-        spread = self._place.width
         room = blocks.memory(self._memory_gib, self._tasks.kept)
-        room = room._replace(bytes=float(processes.of_first(int(room.bytes))))
-        guess = blocks.first_guess(len(left), built.shapes, built.task, built.run.updates_per_chunk, room.bytes, spread)
+        room = room._replace(bytes=processes.told(lambda: room.bytes))
+        guess = blocks.first_guess(
+            len(left), built.shapes, built.task, built.run.updates_per_chunk, room.bytes, self._place
+        )
 
         def members_of_size(size):
             return self._place.put(self._members(group, _filled(left[:size], size)))
 
-        size = blocks.fit(programs, built.task, built.run, members_of_size, len(left), guess, room.bytes, spread)
+        size = blocks.fit(programs, built.task, built.run, members_of_size, len(left), guess, room.bytes, self._place)
         progress.say("compile", f"{size.seconds:.1f} s")
         number_of_blocks = len(blocks.parts(left, size.members))
         each = f"{count(number_of_blocks, 'block')} of {count(size.members, 'run')}"
@@ -205,27 +206,31 @@ class Sweep:
         self, group: Group, part: list[int], task: Task, outcome: Outcome, folder: pathlib.Path, seconds: float
     ) -> None:
         """Write the result of a block, then the rows that it completes, then remove its checkpoints."""
+        diverged = _diverged(outcome, folder, self._search.metric)[: len(part)].tolist()
         evaluation = outcome.evaluation or {}
-        write_json(
-            folder / RESULT,
-            metrics.plain(
-                {
-                    "group": group.number,
-                    "members": part,
-                    "problem": task.problem,
-                    "updates": outcome.step,
-                    "evaluation": {name: values[: len(part)].tolist() for name, values in evaluation.items()},
-                    "diverged": _diverged(outcome, folder, self._search.metric)[: len(part)].tolist(),
-                    "seconds": outcome.seconds,
-                    "compile_seconds": outcome.compile_seconds + seconds,
-                    **self._origin,
-                }
-            ),
-        )
-        processes.wait("result")
-        rows = outcomes.rows_of(self._search, outcomes.blocks_in(self._workdir), self.rows)
-        outcomes.write_rows(self._workdir, rows)
-        processes.by_first(lambda: shutil.rmtree(folder / "checkpoints", ignore_errors=True), None)
+
+        def keep():
+            write_json(
+                folder / RESULT,
+                metrics.plain(
+                    {
+                        "group": group.number,
+                        "members": part,
+                        "problem": task.problem,
+                        "updates": outcome.step,
+                        "evaluation": {name: values[: len(part)].tolist() for name, values in evaluation.items()},
+                        "diverged": diverged,
+                        "seconds": outcome.seconds,
+                        "compile_seconds": outcome.compile_seconds + seconds,
+                        **self._origin,
+                    }
+                ),
+            )
+            rows = outcomes.rows_of(self._search, outcomes.blocks_in(self._workdir), self.rows)
+            outcomes.write_rows(self._workdir, rows)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+        processes.by_first(keep, None)
 
 
 def _filled(numbers: list[int], size: int) -> list[int]:

@@ -30,14 +30,16 @@ def nearest(
         X, queries = unit(X), unit(queries)
     points, seekers = jax.lax.stop_gradient((X, queries))
     own = jnp.arange(len(queries), dtype=jnp.int32)
-    block = block_of(len(X), len(queries), k, X.shape[1], X.dtype, block_size)
+    block = block_of(len(X), len(queries), k, X.shape[1], X.dtype, block_size, exclude_self=exclude_self)
     indices, _ = search(points, seekers, own, k, metric=metric, block=block, exclude_self=exclude_self)
     return indices, measure(X, queries, indices, metric=metric, block=block)
 
 
-def block_of(n: int, m: int, k: int, d: int, dtype: np.dtype, block_size: int | None) -> int:
+def block_of(n: int, m: int, k: int, d: int, dtype: np.dtype, block_size: int | None, *, exclude_self: bool) -> int:
     """How many of m queries go among n points at a time."""
-    largest = max(n, min(n, k + 1 + SPARE) * d)  # of the numbers held for one query: distances or differences
+    largest = max(
+        n, min(n, k + exclude_self + SPARE) * d
+    )  # of the numbers held for one query: distances or differences
     return max(1, min(m, block_size or BLOCK_BYTES // (largest * dtype.itemsize)))
 
 

@@ -31,7 +31,7 @@ def nearest(
         X, queries = _distances.unit(X), _distances.unit(queries)
     n, m, count = len(X), len(queries), mesh.shape[axis]
     size = -(-n // count)  # of a shard, with what fills up the last ones
-    block = _distances.block_of(size, -(-m // count), k, X.shape[1], X.dtype, block_size)
+    block = _distances.block_of(size, -(-m // count), k, X.shape[1], X.dtype, block_size, exclude_self=exclude_self)
 
     def of_device(points, queries, origin):
         found = _search(points, queries, origin, n, k, metric, block, exclude_self, axis)

@@ -29,8 +29,16 @@ PROGRAM = """HloModule jit_chunk, num_partitions=8
   ROOT %same = f32[3]{0} copy(%x)
 }
 
+%later (x: f32[4]) -> f32[4] {
+  %s.1 = (f32[2]{0}, f32[8]{0}) all-gather-start(%x), replica_groups={}, dimensions={0}
+  %d.1 = f32[8]{0} all-gather-done(%s.1)
+  %s.2 = (f32[5], f32[5], u32[], u32[]) collective-permute-start(%y), source_target_pairs={{0,1},{1,0},{2,3},{3,2}}
+  ROOT %s.3 = f32[4]{0} all-reduce-start(%x), replica_groups={{0,1}}, to_apply=%add
+}
+
 ENTRY %main (x: f32[16]) -> f32[16] {
   %l = (s32[], f32[16]) while(%s), body=%body, condition=%condition, backend_config={"known_trip_count":{"n":"5"}}
+  %more = f32[4]{0} fusion(%x), kind=kCustom, calls=%later
   %choice = f32[3]{0} conditional(%i, %a, %b), branch_computations={%branch.1, %branch.2}
   ROOT %rs = f64[2]{0} reduce-scatter(%w), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}, to_apply=%add
 }
@@ -41,8 +49,12 @@ def test_collectives_are_counted_with_their_loops_groups_and_bytes():
     assert communication.collectives(PROGRAM) == [
         # 8 numbers of 2 bytes and 8 of 1, five times; of two devices each sends a half
         Traffic("all-gather", 2, 5, 5 * 24.0, 5 * 24.0 * 1 / 2),
+        # 8 numbers of 4 bytes, of all eight devices; what began it is no part of it
+        Traffic("all-gather", 8, 1, 32.0, 32.0 * 7 / 8),
+        Traffic("all-reduce", 2, 1, 16.0, 16.0 * 2 * 1 / 2),
         # 16 numbers of 4 bytes, five times; round a ring of four each sends three quarters twice
         Traffic("all-reduce", 4, 5, 5 * 64.0, 5 * 64.0 * 2 * 3 / 4),
+        Traffic("collective-permute", 2, 1, 20.0, 20.0),  # two rings of two
         Traffic("collective-permute", 3, 1, 12.0, 12.0),
         # what is summed is four times what each keeps
         Traffic("reduce-scatter", 4, 1, 4 * 16.0, 4 * 16.0 * 3 / 4),

@@ -120,6 +120,22 @@ def test_learners_that_need_all_data_at_once_take_no_stream(config):
         make_task(other)
 
 
+@pytest.mark.slow  # a program of its own
+def test_points_of_a_sweep_are_fed_alike(shards, tmp_path, programs):
+    data = [f"--config.data.directory={shards}", "--config.data.shards=train-*", "--config.data.test_shards=test-*"]
+    flags = [
+        programs.classifier_config,
+        *data,
+        "--config.learner.batch_size=12",
+        "--over=learner.learning_rate=1e-2,1e-3",
+    ]
+    done = programs.run("sweep", *flags, f"--workdir={tmp_path / 'sweep'}")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [json.loads(line) for line in (tmp_path / "sweep" / "sweep.jsonl").read_text().splitlines()]
+    assert [row["point"]["learner.learning_rate"] for row in rows] == [1e-2, 1e-3]
+    assert all(np.isfinite(row["score"]) for row in rows)
+
+
 def test_data_on_the_device_are_the_same_at_every_call():
     data = {"x": np.ones(3)}
     feed = Feed(data)

@@ -73,7 +73,7 @@ def test_without_a_mesh_one_device_is_left_as_it_is():
     place = placement.placement_of(task_of(), None, None)
     assert type(place) is OneDevice
     assert place.describe() == ""
-    placed = place.place(task_of())
+    placed = place.place(task_of(), None)
     assert {name: type(x) for name, x in placed.data.items()} == {"x": type(jnp.ones(1)), "n": type(jnp.ones(1))}
     np.testing.assert_array_equal(placed.data["x"], task_of().data["x"])
     assert place.recorded_in({"device": {}}) == {"device": {}}
@@ -83,7 +83,7 @@ def test_a_mesh_of_one_device_draws_the_same_rows():
     task, key = task_of(), jax.random.key(3)
     place = placement.placement_of(task, None, "data:1")
     assert isinstance(place, Placement)
-    placed = place.place(task)
+    placed = place.place(task, None)
     found = jax.jit(placed.draw)(key, placed.data, jnp.int32(1))
     for name, expected in batches.minibatch(key, task.data, 1, batch_size=4).items():
         np.testing.assert_array_equal(found[name], expected)
@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_refused(mesh, members, sharded, message):
 def test_what_does_not_divide_is_refused(axes, rows, noun, members, message, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 8)
     with pytest.raises(UserError, match=message):
-        placement._check(axes, rows, noun, members)
+        placement._check(axes, rows, noun, members, is_given=True)
 
 
 def test_a_state_of_any_tree_has_its_places():

@@ -28,7 +28,8 @@ def test_a_process_alone_is_the_first_and_waits_for_nobody():
     with processes.joined(None, 1, 0):
         assert (processes.number(), processes.are_several(), processes.is_first()) == (1, False, True)
         assert [processes.any_of(value) for value in (True, False)] == [True, False]
-        assert processes.of_first(5) == 5
+        assert [processes.stop_asked(value) for value in (True, False)] == [True, False]
+        assert processes.told(lambda: {"bytes": 2.0**40}) == {"bytes": 2.0**40}
         processes.wait("nobody")
         assert processes.by_first(lambda: "done", "never") == "done"
         with pytest.raises(UserError, match="a mistake"):

@@ -59,7 +59,7 @@ def _compared(algorithm, mesh, shard_parameters):
     same = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), one, other)
     scores = [
         programs.evaluate(members.evaluation_keys(start[1], 1), state, start[1], where.evaluation_data)
-        for programs, start, state, where in ((here, alone, one, task), (there, many, same, place.place(task)))
+        for programs, start, state, where in ((here, alone, one, task), (there, many, same, place.place(task, None)))
     ]
     return {
         "state": _errors(one, other),
@@ -72,7 +72,7 @@ def _compared(algorithm, mesh, shard_parameters):
 
 def _programs(task, place):
     """The programs, and what a chunk from the start takes."""
-    task = place.place(task)
+    task = place.place(task, None)
     programs, who = members.make_programs(task, place), place.put(members.of_seeds(3, None))
     return programs, (programs.init(who), who, task.data, np.int32(0))
 
