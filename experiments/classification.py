@@ -57,10 +57,10 @@ def make_task(
     )
 
 
-def batches(source: Any, train: Examples, batch_size: int) -> dict[str, Any]:
-    """Fields of a task whose batches are drawn on the device, or come from a source on disk."""
+def batches(source: Any, train: PyTree, batch_size: int, batch_of: Any = Examples) -> dict[str, Any]:
+    """Fields of a task whose batches are drawn on the device, or made of what a source on disk gives."""
     if source is not None:
-        return {"stream": Streamed(source, batch_size, Examples)}
+        return {"stream": Streamed(source, batch_size, batch_of)}
     return {"data": train, "draw": Rows(functools.partial(minibatch_indices, batch_size=batch_size))}
 
 

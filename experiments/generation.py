@@ -12,15 +12,17 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from experiments import data, sample_pictures
+from experiments.classification import batches
 from experiments.configuration import check_types
 from experiments.errors import UserError
-from experiments.tasks import Rows, Task, maker
+from experiments.tasks import Task, maker
 from mathai.generative import scores
 from mathai.learners import classifier, diffusion, gan, samples, vae
 from mathai.learners.base import Metrics, train
-from mathai.learners.batches import Examples, as_vectors, minibatch, minibatch_indices, steps_per_epoch
+from mathai.learners.batches import Examples, as_vectors, minibatch, steps_per_epoch
 from mathai.nn import activations, feedforward
 
+MOST_KNOWN = 20_000  # training examples that are held in memory where training streams
 MOST_SCORED = 2000  # images that samples are compared with
 NUM_REFERENCES = 4  # sets of points that samples are compared with
 KERNEL_BANDWIDTH = 0.2  # of points in the plane
@@ -49,10 +51,13 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
     fields = config.data.to_dict()
     check_types("data", fields, data.DEFAULTS)
     data_set = data.load(fields)
-    inputs, test = data_set.train.inputs, jnp.asarray(data_set.test.inputs)
+    inputs, test, source = data_set.train.inputs, jnp.asarray(data_set.test.inputs), data_set.source
+    if source is not None:  # what training is checked, scored and drawn by: some of the examples
+        some = np.random.default_rng(0).permutation(len(source))[:MOST_KNOWN]
+        data_set = data_set._replace(train=data.Split(*source.read(some)))
     try:
         if config.algorithm == "vae":
-            _check_range(hyperparameters, inputs)
+            _check_range(hyperparameters, jnp.asarray(data_set.train.inputs))
             evaluation_data: PyTree = test
             make = maker(module, inputs, test)
             num_updates = hyperparameters.num_epochs * steps_per_epoch(len(inputs), hyperparameters.batch_size)
@@ -68,10 +73,9 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
     return Task(
         learner,
         num_updates=num_updates,
-        data=inputs,
-        draw=Rows(functools.partial(minibatch_indices, batch_size=hyperparameters.batch_size)),
+        **batches(source, inputs, hyperparameters.batch_size, lambda inputs, labels: inputs),
         evaluation_data=evaluation_data,
-        problem=pathlib.Path(config.data.name).stem,
+        problem=config.data.get("shards") or pathlib.Path(config.data.name).stem,
         curves=CURVES[config.algorithm],
         work=hyperparameters.batch_size,
         unit="examples",

@@ -33,7 +33,7 @@ SECTIONS = {
     "value_iteration": "problem",
     "tabular_q": "problem",
 }
-STREAMING = ("classifier", "pca")  # whose batches may come from disk
+STREAMING = ("classifier", "vae", "gan", "diffusion", "pca")  # whose batches may come from disk
 GENERATIVE = {"vae", "gan", "diffusion"}
 EMBEDDING = {"pca", "tsne", "parametric_tsne", "umap", "parametric_umap"}
 
@@ -137,7 +137,7 @@ def _builder(config: ml_collections.ConfigDict) -> Callable[[ml_collections.Conf
         raise UserError(f"algorithm {config.algorithm!r} learns on config.{section}, which this config lacks.")
     if section == "data" and config.data.get("shards") and config.algorithm not in STREAMING:
         raise UserError(
-            f"config.data.shards are streamed to {' and '.join(STREAMING)} only; {config.algorithm} takes a data set "
+            f"config.data.shards are streamed to {', '.join(STREAMING)} only; {config.algorithm} takes a data set "
             "that lies on the device: leave shards empty."
         )
     if config.algorithm in GENERATIVE:

@@ -115,9 +115,28 @@ def test_examples_of_two_shapes_are_refused(config, shards):
 def test_learners_that_need_all_data_at_once_take_no_stream(config):
     other = make_config("svm_head", data=config.data.to_dict(), learner={"batch_size": 12})
     with pytest.raises(
-        UserError, match=r"config\.data\.shards are streamed to classifier and pca only; svm_head takes"
+        UserError,
+        match=r"config\.data\.shards are streamed to classifier, vae, gan, diffusion, pca only; svm_head takes",
     ):
         make_task(other)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "learner"),
+    [
+        ("vae", {"hidden_sizes": (8,), "num_epochs": 1, "likelihood": "gaussian"}),
+        ("diffusion", {"num_features": 8, "num_blocks": 1, "num_updates": 8, "num_sampling_steps": 2}),
+    ],
+)
+def test_generative_models_stream_their_inputs(algorithm, learner, shards, tmp_path, train_here, rows):
+    data = {"directory": str(shards), "shards": "train-*", "test_shards": "test-*"}
+    run = {"updates_per_chunk": 4, "best_metric": {"vae": "negative_elbo", "diffusion": "noise_error"}[algorithm]}
+    config = make_config(algorithm, data=data, learner={"batch_size": 12, **learner}, run=run | {"best_mode": "min"})
+    task = make_task(config)
+    batch = task.stream.batch_of(*Stream(open_source(str(shards), "train-*"), seed=0, batch_size=12).next(1))
+    assert batch.shape == (1, 12, 5)
+    assert "train-*" in train_here(config, tmp_path / "run")
+    assert np.isfinite(rows(tmp_path / "run")[-1]["loss"])
 
 
 @pytest.mark.slow  # a program of its own
