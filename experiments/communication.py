@@ -14,9 +14,10 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import devices, members, placement, progress, run_loop
+from experiments import devices, members, mesh, progress, run_loop
 from experiments.configuration import loaded
 from experiments.errors import UserError, run_program
+from experiments.placement import OneDevice
 from experiments.tasks import make_task
 
 FLAGS = flags.FLAGS
@@ -46,7 +47,7 @@ class Traffic(NamedTuple):
 def define_flags() -> None:
     """Define the flags of this program."""
     config_flags.DEFINE_config_file("config", None, "A file of configs/, with get_config().", lock_config=True)
-    placement.define_mesh_flags()
+    mesh.define_mesh_flags()
     flags.mark_flags_as_required(["config", "mesh"])
 
 
@@ -54,10 +55,10 @@ def main(argv: list[str]) -> None:
     """Compile one update, and tabulate its collectives."""
     del argv
     config = loaded(FLAGS.config)
-    devices.prepare(1, placement.devices_of(FLAGS.mesh, None, None))
+    devices.prepare(1, mesh.devices_of(FLAGS.mesh, None, None))
     task = make_task(config)
     run_loop.validate(task, config.run)
-    place = placement.placement_of(task, None, FLAGS.mesh, shard_parameters=FLAGS.shard_parameters)
+    place = mesh.placement_of(task, None, FLAGS.mesh, shard_parameters=FLAGS.shard_parameters)
     if place.mesh is None or place.mesh.size == 1:
         raise UserError(f"--mesh={FLAGS.mesh} is one device: nothing travels.")
     found, state = of_update(task, place, config.run.seed)
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> None:
     print(table(found))
 
 
-def of_update(task: Any, place: placement.OneDevice, seed: int) -> tuple[list[Traffic], float]:
+def of_update(task: Any, place: OneDevice, seed: int) -> tuple[list[Traffic], float]:
     """The collectives of one update of a task, and the bytes of its state on each device."""
     with_data = place.place(task, None)
     programs, who = members.make_programs(with_data, place), place.put(members.of_seeds(seed, None))

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 from absl import flags
 
-from experiments import devices, members, placement, processes, progress
+from experiments import devices, members, mesh, processes, progress
 from experiments.checkpoints import Checkpoints
 from experiments.configuration import from_json
 from experiments.errors import UserError, run_program
@@ -26,7 +26,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "The workdir of a run.")
     flags.DEFINE_string("checkpoint", "best", "best, last, or the update of a checkpoint.")
     flags.DEFINE_integer("seed", 1, "Seed of the evaluation's randomness.", lower_bound=0)
-    placement.define_flags()
+    mesh.define_flags()
     flags.mark_flags_as_required(["workdir"])
 
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     stored = read_json(workdir / CONFIG)["config"]
     num_seeds = stored.pop("seeds")
     config = from_json(stored)
-    num_devices = placement.devices_of(FLAGS.mesh, FLAGS.coordinator_address, FLAGS.num_processes)
+    num_devices = mesh.devices_of(FLAGS.mesh, FLAGS.coordinator_address, FLAGS.num_processes)
     devices.prepare(max(num_seeds, at_once(config)), num_devices)
     with processes.joined(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id):
         evaluate(workdir, config, num_seeds)
@@ -47,7 +47,7 @@ def evaluate(workdir: pathlib.Path, config: ml_collections.ConfigDict, num_seeds
     """Score a checkpoint of a workdir."""
     task, several = make_task(config), num_seeds if num_seeds > 1 else None
     task = task._replace(data=None, draw=None, stream=None)  # nothing is trained
-    place = placement.placement_of(task, several, FLAGS.mesh, shard_parameters=FLAGS.shard_parameters)
+    place = mesh.placement_of(task, several, FLAGS.mesh, shard_parameters=FLAGS.shard_parameters)
     task = place.place(task, several)
     programs = members.make_programs(task, place)
     runs = place.put(members.of_seeds(config.run.seed, several))

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from experiments import pictures, text
 from experiments.configuration import check_types
 from experiments.errors import UserError
-from experiments.tasks import Rows, Task, maker
+from experiments.tasks import SEQUENCE, Rows, Task, maker
 from mathai.learners import language_model
 from mathai.models.layers import LayerNorm
 from mathai.nn.attention import sinusoidal_position_encoding
@@ -50,6 +50,8 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: l
         pictures=functools.partial(_draw_pictures, hyperparameters, data),
         hyperparameters=hyperparameters,
         make=make,
+        sequence=length,
+        over_devices=lambda mesh, axis: make(hyperparameters, mesh=mesh if SEQUENCE in mesh.axis_names else None),
     )
 
 

@@ -7,20 +7,17 @@ the communication. What would cost it the whole data set, drawing rows of it, is
 import contextlib
 import dataclasses
 import functools
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import PyTree
 
 from experiments import devices, processes
-from experiments.errors import UserError
 from experiments.feed import Feed, StreamFeed
 from experiments.tasks import Rows, Task
 from mathai.learners.base import DATA_AXIS
@@ -29,18 +26,6 @@ DATA, MODEL = DATA_AXIS, "model"
 ENVIRONMENTS = ("observation", "env_state", "episodes", "reward_scale")  # fields of a state: one row per environment
 OPTIMIZER_VECTORS = ("mu", "nu")  # of an Adam that joins all parameters into one vector
 SMALLEST_SHARDED = 1024  # numbers of an array that `shard_parameters` cuts: smaller ones cost more to gather
-
-
-def define_flags() -> None:
-    """Define the flags that say on which devices and processes a program runs."""
-    define_mesh_flags()
-    processes.define_flags()
-
-
-def define_mesh_flags() -> None:
-    """Define the flags that say on which devices a program runs."""
-    flags.DEFINE_string("mesh", None, "Devices by axis, as data:4,model:2; default: all of them on data.")
-    flags.DEFINE_bool("shard_parameters", False, "Spread parameters and optimizer state over data as well.")
 
 
 class OneDevice:
@@ -322,103 +307,6 @@ def model_axis(names: list[str], ndim: int) -> int | None:
         return ndim - 1 if is_first else None
     outputs, inputs = (ndim - 2, ndim - 1) if kind == "weight" else (ndim - 1, ndim - 2)
     return outputs if is_first else inputs
-
-
-def parse_mesh(text: str) -> dict[str, int]:
-    """Read the flag: sizes by axis.
-
-    >>> parse_mesh("data:4,model:2")
-    {'data': 4, 'model': 2}
-    """
-    axes: dict[str, int] = {}
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\w+)\s*:\s*(\d+)\s*", part)
-        if not found or found[1] not in (DATA, MODEL) or found[1] in axes or not int(found[2]):
-            raise UserError(f"--mesh={text} is not understood at {part!r}; write sizes by axis, as data:4,model:2.")
-        axes[found[1]] = int(found[2])
-    return {DATA: axes.get(DATA, 1), MODEL: axes.get(MODEL, 1)}
-
-
-def devices_of(mesh: str | None, address: str | None, num_processes: int | None) -> int | None:
-    """How many devices of this process the flags ask for; None where they do not say."""
-    if mesh is None or (address is not None and num_processes is None):
-        return None
-    return max(1, math.prod(parse_mesh(mesh).values()) // (num_processes or 1))
-
-
-def placement_of(task: Task, num_members: int | None, mesh: str | None, *, shard_parameters: bool = False) -> OneDevice:
-    """Choose where a run lies.
-
-    Args:
-      task: the task.
-      num_members: how many train side by side; None is one alone.
-      mesh: the flag. None puts all devices on `data`: of one process, as many as divide the rows of a batch.
-      shard_parameters: spread parameters and optimizer state over `data`.
-
-    Raises:
-      UserError: more devices than there are, rows that they do not divide, or axes that have nothing to hold.
-    """
-    if shard_parameters and num_members is not None:
-        raise UserError("--shard_parameters is of one run; seeds and points of a sweep lie on one device each.")
-    rows, noun = _rows_of(task) if num_members is None else (num_members, "runs side by side")
-    available = jax.device_count()
-    if mesh is None and not processes.are_several():
-        if num_members is not None:
-            return OneDevice()
-        axes = {DATA: max(n for n in range(1, available + 1) if (rows or 1) % n == 0), MODEL: 1}
-        if axes[DATA] == 1 and shard_parameters:
-            raise UserError(
-                f"--shard_parameters spreads over data, which is one device ({available} found); give --mesh."
-            )
-        if axes[DATA] == 1:
-            return OneDevice()
-    else:
-        axes = {DATA: available, MODEL: 1} if mesh is None else parse_mesh(mesh)
-        _check(axes, rows, noun, num_members, is_given=mesh is not None)
-    return Placement(_mesh_of(axes), shard_parameters)
-
-
-def of_sweep(mesh: str | None) -> OneDevice:
-    """Where the runs of a sweep lie, in blocks that the devices on `data` divide."""
-    if mesh is None and not processes.are_several():
-        return OneDevice()
-    axes = {DATA: jax.device_count(), MODEL: 1} if mesh is None else parse_mesh(mesh)
-    _check(axes, None, "runs of a sweep", 0, is_given=mesh is not None)
-    return Placement(_mesh_of(axes))
-
-
-def _mesh_of(axes: Mapping[str, int]) -> Mesh:
-    found = jax.devices()[: math.prod(axes.values())]
-    return jax.make_mesh(tuple(axes.values()), tuple(axes), devices=found, axis_types=(AxisType.Auto,) * len(axes))
-
-
-def _check(axes: Mapping[str, int], rows: int | None, noun: str, num_members: int | None, *, is_given: bool) -> None:
-    count, available = math.prod(axes.values()), jax.device_count()
-    name = f"--mesh=data:{axes[DATA]},model:{axes[MODEL]}" if is_given else f"all devices, data:{axes[DATA]}"
-    if count > available:
-        here = -(-count // processes.number())
-        raise UserError(
-            f"{name} needs {count} devices; JAX finds {available} ({jax.default_backend()}). On a CPU "
-            f"JAX_NUM_CPU_DEVICES={here} simulates {'them' if here == count else 'so many for each process'}."
-        )
-    if count < available and processes.are_several():
-        raise UserError(f"{name} has {count} of {available} devices; all processes must have all of theirs.")
-    if rows is not None and rows % axes[DATA]:
-        raise UserError(f"{name}: {axes[DATA]} devices do not divide the {rows} {noun}; choose a divisor by --mesh.")
-    if num_members is not None and axes[MODEL] > 1:
-        raise UserError(f"{name}: {noun} are spread over data alone; leave model out.")
-
-
-def _rows_of(task: Task) -> tuple[int | None, str]:
-    """What is spread over `data`: how many, and what they are; None where there is nothing."""
-    if task.draw is not None:
-        batch = jax.eval_shape(task.draw, jax.random.key(0), task.data, jnp.int32(0))
-        return len(jax.tree.leaves(batch)[0]), "rows of a batch"
-    if task.stream is not None:
-        return task.stream.batch_size, "rows of a batch"
-    if num_envs := getattr(task.hyperparameters, "num_envs", None):
-        return num_envs, "environments"
-    return None, ""
 
 
 def _bits(x: jax.Array) -> jax.Array:

@@ -29,6 +29,7 @@ SHUTDOWN_SECONDS = 3600  # that the others wait for process 0, which draws the p
 CONNECT_SECONDS = 300
 PARTING_SECONDS = 5  # that a mistake waits for the same one of the others
 FOR_EVER = 7 * 24 * 3600 * 1000  # milliseconds: JAX itself ends whoever waits for a process that is lost
+OF_CONNECTIONS = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "Connection")
 STOP = "mathai/stop"
 _COUNTER = itertools.count()  # of what processes tell each other: they do so at the same places
 T = TypeVar("T")
@@ -131,10 +132,19 @@ def _watched() -> Iterator[None]:
         end(f"error: {error}", is_shared=True)
     except KeyboardInterrupt:
         end("error: interrupted; the same command resumes from the last checkpoint.")
-    except jax.errors.JaxRuntimeError as error:
+    except BaseException as error:
+        if not tells_of_a_loss(error):
+            end(traceback.format_exc())
         end(f"error: {who} lost another one ({' '.join(str(error).split())[:160]}). {again}")
-    except BaseException:
-        end(traceback.format_exc())
+
+
+def tells_of_a_loss(error: BaseException) -> bool:
+    """Whether an error of JAX's is one of the connections between processes, and not of memory or of a program.
+
+    >>> tells_of_a_loss(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"))
+    False
+    """
+    return isinstance(error, jax.errors.JaxRuntimeError) and any(word in str(error) for word in OF_CONNECTIONS)
 
 
 def number() -> int:

@@ -16,9 +16,10 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import devices, metrics, placement, processes, progress
+from experiments import devices, mesh, metrics, processes, progress
 from experiments.configuration import as_json, loaded, provenance
 from experiments.errors import UserError, run_program
+from experiments.placement import OneDevice
 from experiments.run_loop import StopSignal
 from experiments.statistics import format_score
 from experiments.sweeping import outcomes, pictures, search_space
@@ -49,7 +50,7 @@ def define_flags() -> None:
     flags.DEFINE_alias("out", "workdir")
     flags.DEFINE_bool("overwrite", False, "Remove the sweep that the workdir holds, and start anew.")
     flags.DEFINE_enum("platform", "any", ["any", "cpu", "gpu", "tpu"], "The device to demand.")
-    placement.define_flags()
+    mesh.define_flags()
     flags.DEFINE_float(
         "memory_gib", None, "Memory for one program, instead of what seems free: of each device, or host."
     )
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.shard_parameters:
         raise UserError("--shard_parameters is of one run; each run of a sweep lies on one device.")
     most = max(at_once(config), *(len(search.members(group)) for group in search.groups))
-    devices.prepare(most, placement.devices_of(FLAGS.mesh, FLAGS.coordinator_address, FLAGS.num_processes))
+    devices.prepare(most, mesh.devices_of(FLAGS.mesh, FLAGS.coordinator_address, FLAGS.num_processes))
     with processes.joined(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id):
         devices.demand_platform(FLAGS.platform)
         stop = StopSignal()
@@ -119,7 +120,7 @@ def _go(request: _Request, stop: StopSignal) -> None:
     found = processes.told(lambda: [] if FLAGS.overwrite else sorted(outcomes.done_in(outcomes.blocks_in(workdir))))
     done = set(found)
     tasks = Tasks(request.config, search, [group for group in search.groups if set(search.members(group)) - done])
-    place = placement.of_sweep(FLAGS.mesh)
+    place = mesh.of_sweep(FLAGS.mesh)
     origin = place.recorded_in(provenance())
     with claim(workdir):
         identity = _identity(request)
@@ -145,7 +146,7 @@ def _identity(request: _Request) -> dict[str, Any]:
     return {**as_json(request.config), "over": over, "over_order": order, "seeds": FLAGS.seeds, **drawn}
 
 
-def _say_what(request: _Request, problem: str | None, place: placement.OneDevice) -> None:
+def _say_what(request: _Request, problem: str | None, place: OneDevice) -> None:
     """Say what is searched, on what, and why in so many programs; `problem` is None where nothing is left to run."""
     search = request.search
     points, groups = len(search.points), len(search.groups)

@@ -16,6 +16,7 @@ from experiments.feed import Streamed
 from mathai.learners.base import Learner
 from mathai.learners.batches import num_rows, take
 
+SEQUENCE = "sequence"  # of a mesh: devices that share the tokens of a row
 # What an algorithm learns on, if not an environment.
 SECTIONS = {
     "classifier": "data",
@@ -72,6 +73,7 @@ class Task(NamedTuple):
       hyperparameters: from which the learner was made.
       stream: batches that come from disk, instead of `data`.
       make: hyperparameters → learner, for others whose floats differ and may be traced; None has but the one.
+      sequence: tokens of a row, which may be spread over an axis of devices; None has none.
       over_devices: (mesh, axis) → the same learner with its formulas spread over an axis of devices; None leaves all
         to the compiler.
     """
@@ -90,6 +92,7 @@ class Task(NamedTuple):
     hyperparameters: Any = None
     stream: Streamed | None = None
     make: Callable[[Any], Learner] | None = None
+    sequence: int | None = None
     over_devices: Callable[[Mesh, str], Learner] | None = None
 
 
@@ -112,9 +115,9 @@ def chosen_by_search(config: ml_collections.ConfigDict) -> frozenset[str]:
     return frozenset(("gamma", "C")) if is_searched else frozenset()
 
 
-def maker(module: Any, *arguments: Any, **options: Any) -> Callable[[Any], Learner]:
-    """Return `make` of a learner's module as a function of the hyperparameters alone."""
-    return lambda hyperparameters: module.make(hyperparameters, *arguments, **options)
+def maker(module: Any, *arguments: Any, **options: Any) -> Callable[..., Learner]:
+    """Return `make` of a learner's module as a function of the hyperparameters, and of options that are left."""
+    return lambda hyperparameters, **more: module.make(hyperparameters, *arguments, **options, **more)
 
 
 def make_task(config: ml_collections.ConfigDict) -> Task:

@@ -15,7 +15,7 @@ from absl import flags
 from jaxtyping import PyTree
 from ml_collections import config_flags
 
-from experiments import devices, pictures, placement, processes, progress, run_loop
+from experiments import devices, mesh, pictures, processes, progress, run_loop
 from experiments.configuration import as_json, loaded, provenance
 from experiments.errors import run_program
 from experiments.statistics import format_score, summarize
@@ -33,7 +33,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("overwrite", False, "Remove the run that the workdir holds, and start anew.")
     flags.DEFINE_enum("platform", "any", ["any", "cpu", "gpu", "tpu"], "The device to demand.")
     flags.DEFINE_bool("profile", False, "Write a trace of the first chunk of updates to the workdir.")
-    placement.define_flags()
+    mesh.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     """Run what the flags say."""
     del argv
     config = loaded(FLAGS.config)
-    num_devices = placement.devices_of(FLAGS.mesh, FLAGS.coordinator_address, FLAGS.num_processes)
+    num_devices = mesh.devices_of(FLAGS.mesh, FLAGS.coordinator_address, FLAGS.num_processes)
     devices.prepare(max(FLAGS.seeds, at_once(config)), num_devices)
     with processes.joined(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id):
         train(config, pathlib.Path(FLAGS.workdir))
@@ -53,7 +53,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     task = make_task(config)
     run_loop.validate(task, config.run)
     num_seeds = FLAGS.seeds if FLAGS.seeds > 1 else None
-    place = placement.placement_of(task, num_seeds, FLAGS.mesh, shard_parameters=FLAGS.shard_parameters)
+    place = mesh.placement_of(task, num_seeds, FLAGS.mesh, shard_parameters=FLAGS.shard_parameters)
     origin = place.recorded_in(provenance())
     with claim(workdir):
         identity = {**as_json(config), "seeds": FLAGS.seeds}

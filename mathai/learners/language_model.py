@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Integer, PyTree
 
 from mathai.learners.base import (
@@ -83,7 +84,9 @@ class State(NamedTuple):
     num_tokens: Int[Array, ""]
 
 
-def make(config: Config, vocabulary_size: int, test: Integer[Array, "length"]) -> Learner[State]:
+def make(
+    config: Config, vocabulary_size: int, test: Integer[Array, "length"], *, mesh: Mesh | None = None
+) -> Learner[State]:
     """A language model as a learner: one update is one gradient step on windows of tokens [B, context_length + 1].
 
         L(θ) = −1/(B T) Σ log p_θ(x_{t+1} | x_1 … x_t)
@@ -92,6 +95,7 @@ def make(config: Config, vocabulary_size: int, test: Integer[Array, "length"]) -
       config: hyperparameters.
       vocabulary_size: tokens are 0 … vocabulary_size − 1; others make the loss NaN.
       test: the text that `evaluate` scores, unless it is given another: `evaluate(key, state, tokens)`.
+      mesh: devices with an axis `sequence`, over which the windows of an update are spread; None is one device.
 
     Returns:
       A learner whose batch is an array of tokens. Update metrics: `loss` L, `bits_per_token` L / log 2,
@@ -107,6 +111,7 @@ def make(config: Config, vocabulary_size: int, test: Integer[Array, "length"]) -
     """
     _check(config, test)
     model = make_model(config, vocabulary_size)
+    trained = model.clone(mesh=mesh)
     optimizer = adam(
         config.learning_rate,
         weight_decay=config.weight_decay,
@@ -125,7 +130,7 @@ def make(config: Config, vocabulary_size: int, test: Integer[Array, "length"]) -
 
     def objective(params, key, tokens):
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
-        logits = jnp.asarray(model.apply({"params": params}, inputs, train=True, rngs={"dropout": key}))
+        logits = jnp.asarray(trained.apply({"params": params}, inputs, train=True, rngs={"dropout": key}))
         return jnp.mean(losses.categorical_cross_entropy_with_integer_labels(logits, targets))
 
     def update(state, batch):

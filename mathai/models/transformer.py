@@ -1,15 +1,20 @@
 """A Transformer: pre-norm, sinusoidal positions, tied output, a cache for decoding."""
 
+import functools
+import math
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Integer, Shaped
 
 from mathai.models.layers import Activation, Dropout, LayerNorm, Linear
 from mathai.nn import _numerics, activations, attention
 from mathai.nn.attention import KeyValueCache, MultiHeadParams
+from mathai.nn.ring_attention import ring_attention
 
 
 class MultiHeadAttention(nn.Module):
@@ -20,12 +25,14 @@ class MultiHeadAttention(nn.Module):
       num_key_heads: key and value heads, a divisor of `num_heads`; None is as many.
       is_causal: whether a token sees only those up to itself.
       block_size: as in `attention.scaled_dot_product_attention`.
+      mesh: devices with an axis `sequence`, over which tokens are spread; None is one device.
     """
 
     num_heads: int
     num_key_heads: int | None = None
     is_causal: bool = False
     block_size: int | None = None
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(
@@ -39,7 +46,8 @@ class MultiHeadAttention(nn.Module):
         """Return y, and the cache with the one new token if there is a cache: x is then [..., features].
 
         Raises:
-          ValueError: a size does not fit, or a cache is given to attention that is not causal self-attention.
+          ValueError: a size does not fit, a cache is given to attention that is not causal self-attention, or a mask
+            where tokens are spread over devices.
         """
         features = x.shape[-1]
         if features % self.num_heads:
@@ -61,15 +69,21 @@ class MultiHeadAttention(nn.Module):
             if context is not None or mask is not None or not self.is_causal:
                 raise ValueError("a cache decodes causal self-attention, without mask and context.")
             return attention.multi_head_attention_step(params, x, cache)
-        options = {"mask": mask, "is_causal": self.is_causal, "block_size": self.block_size}
-        return attention.multi_head_attention(params, x, context, **options), None
+        options: dict[str, Any] = {"is_causal": self.is_causal, "block_size": self.block_size}
+        if self.mesh is None:
+            return attention.multi_head_attention(params, x, context, mask=mask, **options), None
+        if mask is not None:
+            raise ValueError("tokens that are spread over devices take no mask.")
+        axes: dict[str, Any] = _axes(self.mesh, x.ndim, math.gcd(self.num_heads, num_key_heads))
+        attend: Any = functools.partial(ring_attention, mesh=self.mesh, **axes)
+        return attention.multi_head_attention(params, x, context, attend=attend, **options), None
 
 
 class Block(nn.Module):
     """x ← x + dropout(attention(norm(x))), then x ← x + dropout(W₂ f(W₁ norm(x))).
 
     Attributes:
-      num_heads: as in `MultiHeadAttention`; so are `num_key_heads`, `is_causal` and `block_size`.
+      num_heads: as in `MultiHeadAttention`; so are `num_key_heads`, `is_causal`, `block_size` and `mesh`.
       hidden_size: width of the hidden layer.
       activation: f.
       dropout_rate: of what each half adds.
@@ -82,6 +96,7 @@ class Block(nn.Module):
     hidden_size: int
     activation: Activation
     dropout_rate: Shaped[ArrayLike, ""]
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(
@@ -93,7 +108,7 @@ class Block(nn.Module):
         train: bool = False,
     ) -> tuple[Float[Array, "*shape"], KeyValueCache | None]:
         """Return x, and the cache if there is one."""
-        heads = MultiHeadAttention(self.num_heads, self.num_key_heads, self.is_causal, self.block_size)
+        heads = MultiHeadAttention(self.num_heads, self.num_key_heads, self.is_causal, self.block_size, self.mesh)
         added, cache = heads(LayerNorm()(x), mask=mask, cache=cache)
         x = x + Dropout(self.dropout_rate)(added, train=train)
         hidden = self.activation(Linear(self.hidden_size)(LayerNorm()(x)))
@@ -121,6 +136,8 @@ class Transformer(nn.Module):
       activation: of the hidden layers.
       dropout_rate: of the embeddings and of what each half of a block adds; keys of the stream `dropout`.
       block_size: of the attention, as in `attention.scaled_dot_product_attention`.
+      mesh: devices with an axis `sequence`, over which tokens are spread, by ring attention; their axes `data` and
+        `model` have batches and heads, where they divide them. None is one device.
 
     Raises:
       ValueError: num_features is odd, num_heads does not divide it, or num_key_heads does not divide num_heads.
@@ -146,6 +163,7 @@ class Transformer(nn.Module):
     activation: Activation = activations.relu
     dropout_rate: Shaped[ArrayLike, ""] = 0.0
     block_size: int | None = None
+    mesh: Mesh | None = None
 
     def setup(self) -> None:
         """Make the embedding, the blocks and the last normalization."""
@@ -162,6 +180,7 @@ class Transformer(nn.Module):
                 4 * self.num_features if self.hidden_size is None else self.hidden_size,
                 self.activation,
                 self.dropout_rate,
+                self.mesh,
             )
             for _ in range(self.num_layers)
         ]
@@ -177,6 +196,10 @@ class Transformer(nn.Module):
         positions = attention.sinusoidal_position_encoding(tokens.shape[-1], self.num_features)
         tokens = _numerics.as_classes(tokens)
         x = self.dropout(self._embed(tokens, positions), train=train)
+        if self.mesh is not None:
+            axes = _axes(self.mesh, x.ndim, 1)
+            spec = PartitionSpec(*[axes.get("batch_axis")] * (x.ndim - 2), "sequence", None)
+            x = jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
         seen = None if mask is None else mask[..., None, None, :]
         for block in self.blocks:
             x, _ = block(x, mask=seen, train=train)
@@ -218,3 +241,13 @@ class Transformer(nn.Module):
 
     def _exists(self, tokens: Array) -> Array:
         return ((tokens >= 0) & (tokens < self.num_tokens))[..., None]
+
+
+def _axes(mesh: Mesh, ndim: int, num_heads: int) -> dict[str, str]:
+    """Names of the axes over which [..., T, features] and heads are spread, beside the sequence."""
+    found = {}
+    if "data" in mesh.axis_names and ndim == 3:
+        found["batch_axis"] = "data"
+    if num_heads % mesh.shape.get("model", num_heads + 1) == 0:
+        found["head_axis"] = "model"
+    return found

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -161,6 +162,8 @@ def multi_head_attention(
     params: MultiHeadParams,
     x: Float[ArrayLike, "*batch queries features"],
     context: Float[ArrayLike, "*batch keys context_features"] | None = None,
+    *,
+    attend: Callable[..., Array] | None = None,
     **options: Any,
 ) -> Float[Array, "*batch queries outputs"]:
     """Attention of several heads, each in a projection of its own.
@@ -171,7 +174,8 @@ def multi_head_attention(
       params: the projections.
       x: queries come from it, [..., T, E].
       context: c, keys and values come from it, [..., S, F]; None is x (self-attention).
-      **options: of `scaled_dot_product_attention`, without `return_lse`.
+      attend: (query, key, value, **options) → o of the heads; None is `scaled_dot_product_attention`.
+      **options: of `attend`, without `return_lse`.
 
     Returns:
       y, [..., T, E'].
@@ -193,7 +197,8 @@ def multi_head_attention(
     x = jnp.asarray(x)
     context = x if context is None else jnp.asarray(context)
     query, key, value = _project(x, params.query), _project(context, params.key), _project(context, params.value)
-    return _combine(scaled_dot_product_attention(query, key, value, **options), params.output)
+    out: Any = (attend or scaled_dot_product_attention)(query, key, value, **options)
+    return _combine(out, params.output)
 
 
 class KeyValueCache(NamedTuple):

@@ -1,5 +1,6 @@
 """Processes of a run: the flags, and what a process that is alone does. Several of them: see tests/multi."""
 
+import jax
 import pytest
 
 from experiments import processes
@@ -36,6 +37,20 @@ def test_a_process_alone_is_the_first_and_waits_for_nobody():
             processes.by_first(fail, None)
         tree = {"x": 1}
         assert processes.whole(tree) is tree
+
+
+@pytest.mark.parametrize(
+    ("error", "is_loss"),
+    [
+        (jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:3"), True),
+        (jax.errors.JaxRuntimeError("UNAVAILABLE: Socket closed"), True),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"), False),
+        (jax.errors.JaxRuntimeError("INVALID_ARGUMENT: a program that does not compile"), False),
+        (ConnectionError("Connection refused"), False),
+    ],
+)
+def test_only_a_broken_connection_tells_of_a_loss(error, is_loss):
+    assert processes.tells_of_a_loss(error) == is_loss
 
 
 def fail():

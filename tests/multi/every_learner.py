@@ -5,7 +5,8 @@ import numpy as np
 
 from experiments import members
 from experiments.configuration import make_config
-from experiments.placement import OneDevice, Placement, placement_of
+from experiments.mesh import placement_of
+from experiments.placement import OneDevice, Placement
 from experiments.tasks import make_task
 
 SMALLEST_SCALE = 1e-2  # below which errors are absolute
@@ -75,6 +76,25 @@ def _programs(task, place):
     task = place.place(task, None)
     programs, who = members.make_programs(task, place), place.put(members.of_seeds(3, None))
     return programs, (programs.init(who), who, task.data, np.int32(0))
+
+
+def bytes_of_long_windows(sizes):
+    """What an update of a language model needs of each device, beside its arguments, its windows over so many."""
+    config = make_config(
+        "language_model",
+        text={"name": "pydoc_topics"},
+        learner={
+            **{"num_layers": 2, "num_heads": 2, "num_features": 32, "hidden_size": 64, "context_length": 16384},
+            **{"batch_size": 1},
+        },
+        run=RUN | {"best_metric": "bits_per_token"},
+    )
+    task, found = make_task(config), []
+    for size in sizes:
+        place = OneDevice() if size == 1 else placement_of(task, None, f"sequence:{size}")
+        programs, start = _programs(task, place)
+        found.append(programs.chunk.lower(*start, 1).compile().memory_analysis().temp_size_in_bytes)
+    return found
 
 
 def _leaves(tree):

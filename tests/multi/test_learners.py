@@ -31,6 +31,12 @@ def sharded():
     return on_devices(4, "tests.multi.every_learner:compared", "data:2,model:2", True, SHARDED, timeout=1800)
 
 
+@pytest.fixture(scope="module")
+def over_sequences():
+    mesh = "data:2,sequence:2,model:2"
+    return on_devices(8, "tests.multi.every_learner:compared", mesh, False, ["language_model"], timeout=900)
+
+
 def assert_agrees(name, found):
     allowed = WITHOUT_GRADIENT.get(name)
     state = {path: e for path, e in found["state"].items() if not (allowed and re.search(allowed, path))}
@@ -57,6 +63,17 @@ def test_a_transformer_is_cut_by_heads_and_hidden_units(on_a_mesh):
     # Of two blocks: parameters, and the two moments of Adam.
     assert (len(attention), len(hidden)) == (3 * 2 * 4, 3 * 2 * 2)
     assert {tuple(over[path]) for path in attention + hidden} == {("model",)}
+
+
+def test_windows_of_tokens_spread_over_devices_agree_with_one_device(over_sequences):
+    assert_agrees("language_model", over_sequences["language_model"])
+
+
+def test_an_update_on_long_windows_takes_less_of_each_device_the_more_there_are():
+    one, two, four, eight = on_devices(8, "tests.multi.every_learner:bytes_of_long_windows", [1, 2, 4, 8], timeout=900)
+    assert two < 0.6 * one
+    assert four < 0.65 * two
+    assert eight < 0.7 * four  # blocks of scores are of one size
 
 
 def test_environments_lie_over_data(on_a_mesh):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.placement import placement_of
+from experiments.mesh import placement_of
 from experiments.tasks import Rows, Task
 from mathai.learners import batches
 from tests.experiments.conftest import chaos
