@@ -126,7 +126,7 @@ def room_for(monkeypatch):
 
     def arrange(number):
         monkeypatch.setattr(blocks, "memory", lambda *rest: blocks.Memory(1000.0 * number, "a test's"))
-        monkeypatch.setattr(blocks, "needed", lambda programs, task, run, members: 1000.0 * len(members.keys))
+        monkeypatch.setattr(blocks, "needed", lambda programs, task, run, members, place: 1000.0 * len(members.keys))
 
     return arrange
 
