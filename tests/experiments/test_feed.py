@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -44,7 +45,7 @@ def test_the_learner_gets_the_batches_of_the_stream(config, shards, tmp_path, tr
     state = task.learner.init(jax.random.key(0))
     config.run.update(updates_per_chunk=1, evaluate_every=0, checkpoint_every=0, num_updates=1)
     train_here(config, tmp_path / "one")
-    _, metrics = task.learner.update(state, task.stream.batch_of(inputs[0], labels[0]))
+    _, metrics = task.learner.update(state, task.stream.batch_of(jnp.asarray(inputs[0]), labels[0]))
     np.testing.assert_allclose(rows(tmp_path / "one")[0]["loss"], metrics["loss"], rtol=1e-5)
 
 
