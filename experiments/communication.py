@@ -48,6 +48,7 @@ def define_flags() -> None:
     """Define the flags of this program."""
     config_flags.DEFINE_config_file("config", None, "A file of configs/, with get_config().", lock_config=True)
     mesh.define_mesh_flags()
+    flags.adopt_module_key_flags(mesh)
     flags.mark_flags_as_required(["config", "mesh"])
 
 

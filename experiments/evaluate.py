@@ -27,6 +27,7 @@ def define_flags() -> None:
     flags.DEFINE_string("checkpoint", "best", "best, last, or the update of a checkpoint.")
     flags.DEFINE_integer("seed", 1, "Seed of the evaluation's randomness.", lower_bound=0)
     mesh.define_flags()
+    flags.adopt_module_key_flags(mesh)  # so that --helpshort lists them
     flags.mark_flags_as_required(["workdir"])
 
 

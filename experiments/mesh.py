@@ -19,6 +19,7 @@ def define_flags() -> None:
     """Define the flags that say on which devices and processes a program runs."""
     define_mesh_flags()
     processes.define_flags()
+    flags.adopt_module_key_flags(processes)
 
 
 def define_mesh_flags() -> None:

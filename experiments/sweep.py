@@ -51,6 +51,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("overwrite", False, "Remove the sweep that the workdir holds, and start anew.")
     flags.DEFINE_enum("platform", "any", ["any", "cpu", "gpu", "tpu"], "The device to demand.")
     mesh.define_flags()
+    flags.adopt_module_key_flags(mesh)  # so that --helpshort lists them
     flags.DEFINE_float(
         "memory_gib", None, "Memory for one program, instead of what seems free: of each device, or host."
     )

@@ -34,6 +34,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("platform", "any", ["any", "cpu", "gpu", "tpu"], "The device to demand.")
     flags.DEFINE_bool("profile", False, "Write a trace of the first chunk of updates to the workdir.")
     mesh.define_flags()
+    flags.adopt_module_key_flags(mesh)  # so that --helpshort lists them
     flags.mark_flags_as_required(["config", "workdir"])
 
 
