@@ -42,7 +42,7 @@ def make_task(
         num_updates=updates,
         **batches(data_set.source, train, hyperparameters.batch_size),
         evaluation_data=(Examples(*map(jnp.asarray, train)), test) if needs_train else test,
-        problem=config.data.get("shards") or pathlib.Path(config.data.name).stem,
+        problem=data.title(fields),
         curves=("loss", "accuracy"),
         work=hyperparameters.batch_size,
         unit="examples",

@@ -111,6 +111,11 @@ def load(config: Mapping[str, Any]) -> DataSet:
     return data._replace(train=Split(*(array[: num_train or None] for array in data.train)))
 
 
+def title(config: Mapping[str, Any]) -> str:
+    """What a run on the data of a config is said to learn on."""
+    return config.get("shards") or pathlib.Path(config["name"]).stem
+
+
 def _streamed(config: Mapping[str, Any]) -> DataSet:
     """The examples of evaluation, and where those of training are read from when their turn comes."""
     from experiments.streaming import open_source  # here, because it needs an extra

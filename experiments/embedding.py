@@ -16,10 +16,10 @@ from experiments import data, embedding_comparison, embedding_pictures, progress
 from experiments.classification import batches
 from experiments.configuration import check_types
 from experiments.errors import UserError
-from experiments.tasks import Rows, Task, maker
+from experiments.tasks import Task, maker
 from mathai.learners import parametric_tsne, parametric_umap, pca, tsne, umap
 from mathai.learners.base import Learner
-from mathai.learners.batches import Examples, as_vectors, minibatch_indices, steps_per_epoch
+from mathai.learners.batches import Examples, as_vectors, steps_per_epoch
 from mathai.reduction import tsne as formulas
 from mathai.reduction import umap as fuzzy_formulas
 from mathai.reduction.neighbors import k_nearest
@@ -55,7 +55,7 @@ def _stream(
         num_updates=steps_per_epoch(len(train.labels), hyperparameters.batch_size),
         **batches(data_set.source, train, hyperparameters.batch_size),
         evaluation_data=test,
-        problem=config.data.get("shards") or pathlib.Path(config.data.name).stem,
+        problem=data.title(config.data),
         curves=("explained_variance_ratio", "reconstruction_error"),
         work=hyperparameters.batch_size,
         unit="examples",
@@ -91,10 +91,9 @@ def _encoder(
     return Task(
         make(hyperparameters),
         num_updates=updates,
-        data=train,
-        draw=Rows(functools.partial(minibatch_indices, batch_size=hyperparameters.batch_size)),
+        **batches(data_set.source, train, hyperparameters.batch_size),
         evaluation_data=few,
-        problem=pathlib.Path(config.data.name).stem,
+        problem=data.title(config.data),
         curves=("loss", "kl_divergence"),
         work=hyperparameters.batch_size,
         unit="examples",
@@ -116,7 +115,7 @@ def _encoder_of_edges(
         data=edges,
         draw=draw,
         evaluation_data=draw(jax.random.key(0), edges, 0),
-        problem=pathlib.Path(config.data.name).stem,
+        problem=data.title(config.data),
         curves=("loss",),
         work=hyperparameters.batch_size,
         unit="edges",
@@ -150,7 +149,7 @@ def _graph(
         num_updates=hyperparameters.num_early_iterations + hyperparameters.num_iterations,
         data=batch,
         evaluation_data=batch,
-        problem=pathlib.Path(config.data.name).stem,
+        problem=data.title(config.data),
         curves=("kl_divergence", "gradient_norm", "span"),
         work=1,
         unit="iterations",
@@ -177,7 +176,7 @@ def _edges(
         num_updates=module.num_epochs(hyperparameters, len(X)),
         data=batch,
         evaluation_data=batch,
-        problem=pathlib.Path(config.data.name).stem,
+        problem=data.title(config.data),
         curves=("loss", "span"),
         work=1,
         unit="epochs",

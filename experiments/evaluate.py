@@ -10,7 +10,7 @@ import jax
 import ml_collections
 from absl import flags
 
-from experiments import devices, members, mesh, processes, progress
+from experiments import members, mesh, progress
 from experiments.checkpoints import Checkpoints
 from experiments.configuration import from_json
 from experiments.errors import UserError, run_program
@@ -38,9 +38,7 @@ def main(argv: list[str]) -> None:
     stored = read_json(workdir / CONFIG)["config"]
     num_seeds = stored.pop("seeds")
     config = from_json(stored)
-    num_devices = mesh.devices_of(FLAGS.mesh, FLAGS.coordinator_address, FLAGS.num_processes)
-    devices.prepare(max(num_seeds, at_once(config)), num_devices)
-    with processes.joined(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id):
+    with mesh.started(FLAGS, max(num_seeds, at_once(config))):
         evaluate(workdir, config, num_seeds)
 
 

@@ -75,7 +75,7 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: A
         num_updates=num_updates,
         **batches(source, inputs, hyperparameters.batch_size, lambda inputs, labels: inputs),
         evaluation_data=evaluation_data,
-        problem=config.data.get("shards") or pathlib.Path(config.data.name).stem,
+        problem=data.title(fields),
         curves=CURVES[config.algorithm],
         work=hyperparameters.batch_size,
         unit="examples",

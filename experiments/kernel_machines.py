@@ -75,7 +75,7 @@ def make_task(config: ml_collections.ConfigDict, module: Any, hyperparameters: s
         num_updates=hyperparameters.num_updates,
         data=train,
         evaluation_data=(train, test),
-        problem=pathlib.Path(config.data.name).stem,
+        problem=data.title(fields),
         curves=("gap", "objective", "support_vectors", "accuracy"),
         work=1,
         unit="rounds",

@@ -1,15 +1,17 @@
 """On which devices and processes a program runs: its flags, and the placement that they ask for."""
 
+import contextlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from absl import flags
 from jax.sharding import AxisType, Mesh
 
-from experiments import processes
+from experiments import devices, processes
 from experiments.errors import UserError
 from experiments.placement import DATA, MODEL, OneDevice, Placement
 from experiments.tasks import SEQUENCE, Task
@@ -20,6 +22,19 @@ def define_flags() -> None:
     define_mesh_flags()
     processes.define_flags()
     flags.adopt_module_key_flags(processes)
+
+
+@contextlib.contextmanager
+def started(values: Any, num_programs: int) -> Iterator[None]:
+    """Prepare the devices that flags ask for, and join the other processes, before JAX's first computation.
+
+    Args:
+      values: of the flags.
+      num_programs: that could run side by side.
+    """
+    devices.prepare(num_programs, devices_of(values.mesh, values.coordinator_address, values.num_processes))
+    with processes.joined(values.coordinator_address, values.num_processes, values.process_id):
+        yield
 
 
 def define_mesh_flags() -> None:
@@ -78,9 +93,7 @@ def placement_of(task: Task, num_members: int | None, mesh: str | None, *, shard
         if axes[DATA] == 1:
             return OneDevice()
     else:
-        axes = {DATA: available, MODEL: 1} if mesh is None else parse_mesh(mesh)
-        _check(axes, rows, noun, num_members, is_given=mesh is not None)
-        _check_sequence(axes.get(SEQUENCE, 1), None if num_members is not None else task.sequence)
+        axes = _asked(mesh, rows, noun, num_members, None if num_members is not None else task.sequence)
     return Placement(_mesh_of(axes), shard_parameters)
 
 
@@ -88,10 +101,17 @@ def of_sweep(mesh: str | None) -> OneDevice:
     """Where the runs of a sweep lie, in blocks that the devices on `data` divide."""
     if mesh is None and not processes.are_several():
         return OneDevice()
+    return Placement(_mesh_of(_asked(mesh, None, "runs of a sweep", 0, None)))
+
+
+def _asked(
+    mesh: str | None, rows: int | None, noun: str, num_members: int | None, sequence: int | None
+) -> dict[str, int]:
+    """The axes that the flag asks for, all devices on `data` without it, if they fit what is spread over them."""
     axes = {DATA: jax.device_count(), MODEL: 1} if mesh is None else parse_mesh(mesh)
-    _check(axes, None, "runs of a sweep", 0, is_given=mesh is not None)
-    _check_sequence(axes.get(SEQUENCE, 1), None)
-    return Placement(_mesh_of(axes))
+    _check(axes, rows, noun, num_members, is_given=mesh is not None)
+    _check_sequence(axes.get(SEQUENCE, 1), sequence)
+    return axes
 
 
 def _mesh_of(axes: Mapping[str, int]) -> Mesh:

@@ -85,12 +85,27 @@ class OneDevice:
 
     def feed(self, task: Task, seed: int) -> Feed:
         """What the updates of a task are fed."""
+        if task.stream is None:
+            return Feed(task.data)
         shapes = functools.partial(self.shapes, task)
-        return Feed(task.data) if task.stream is None else StreamFeed(task.stream, seed, (0, 1), jax.device_put, shapes)
+        return StreamFeed(task.stream, seed, self._part(), self._put_batches, shapes)
 
     def shapes(self, task: Task, length: int) -> PyTree:
         """What a chunk of so many updates is compiled for: data, or a batch for each of them."""
-        return task.data if task.stream is None else task.stream.shapes(length)
+        return task.data if task.stream is None else task.stream.shapes(length, self._batches)
+
+    @property
+    def _batches(self) -> NamedSharding | None:
+        """Where batches [updates, batch, …] lie."""
+        return None
+
+    def _part(self) -> tuple[int, int]:
+        """Which part of a batch this process reads: (index, count)."""
+        return 0, 1
+
+    def _put_batches(self, x: np.ndarray) -> jax.Array:
+        """The part that this process has read, on the devices."""
+        return jax.device_put(x)
 
     def targets(self, shapes: PyTree, count: int | None) -> PyTree:
         """Shapes of a state, of so many runs, with the places where it lies; None is one alone."""
@@ -127,7 +142,7 @@ class Placement(OneDevice):
 
     @property
     def _batches(self) -> NamedSharding:
-        """Batches [updates, batch, …], the second axis over `data`."""
+        """The second axis over `data`."""
         return NamedSharding(self.mesh, PartitionSpec(None, DATA))
 
     def describe(self) -> str:
@@ -173,20 +188,9 @@ class Placement(OneDevice):
     def put(self, tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: _put(x, self.replicated), tree)
 
-    def feed(self, task: Task, seed: int) -> Feed:
-        if task.stream is None:
-            return Feed(task.data)
-        place, (index, count) = self._batches, self._part()
-
-        def put(x):
-            if count == 1:
-                return _put(x, place)
-            return jax.make_array_from_process_local_data(place, x)
-
-        return StreamFeed(task.stream, seed, (index, count), put, functools.partial(self.shapes, task))
-
-    def shapes(self, task: Task, length: int) -> PyTree:
-        return task.data if task.stream is None else task.stream.shapes(length, self._batches)
+    def _put_batches(self, x: np.ndarray) -> jax.Array:
+        is_whole = self._part()[1] == 1
+        return _put(x, self._batches) if is_whole else jax.make_array_from_process_local_data(self._batches, x)
 
     def _part(self) -> tuple[int, int]:
         """Which part of a batch lies on this process's devices; the whole where it is no contiguous one."""

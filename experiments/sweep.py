@@ -88,8 +88,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.shard_parameters:
         raise UserError("--shard_parameters is of one run; each run of a sweep lies on one device.")
     most = max(at_once(config), *(len(search.members(group)) for group in search.groups))
-    devices.prepare(most, mesh.devices_of(FLAGS.mesh, FLAGS.coordinator_address, FLAGS.num_processes))
-    with processes.joined(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id):
+    with mesh.started(FLAGS, most):
         devices.demand_platform(FLAGS.platform)
         stop = StopSignal()
         try:

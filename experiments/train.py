@@ -42,9 +42,7 @@ def main(argv: list[str]) -> None:
     """Run what the flags say."""
     del argv
     config = loaded(FLAGS.config)
-    num_devices = mesh.devices_of(FLAGS.mesh, FLAGS.coordinator_address, FLAGS.num_processes)
-    devices.prepare(max(FLAGS.seeds, at_once(config)), num_devices)
-    with processes.joined(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id):
+    with mesh.started(FLAGS, max(FLAGS.seeds, at_once(config))):
         train(config, pathlib.Path(FLAGS.workdir))
 
 

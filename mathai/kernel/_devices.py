@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import PyTree
+
+from mathai.nn import _sharding
 
 AXIS = "problems"
 IN_STEP = 1024  # problems at most that an accelerator solves together
@@ -27,15 +28,12 @@ def spread(function: Callable[..., PyTree], each: PyTree, shared: PyTree, *, num
 
     if num_devices == 1 or count == 1:
         return on_one_device(each, shared)
-    missing = -count % num_devices
-    padded = jax.tree.map(lambda x: jnp.concatenate([x, x[:1].repeat(missing, axis=0)]), each)
+    padded = jax.tree.map(lambda x: _sharding.fill_up(x, num_devices), each)
     mesh = jax.make_mesh(
         (num_devices,), (AXIS,), devices=jax.local_devices()[:num_devices], axis_types=(AxisType.Auto,)
     )
     specs: Any = (PartitionSpec(AXIS), PartitionSpec())
-    result = jax.shard_map(on_one_device, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False)(
-        padded, shared
-    )
+    result = _sharding.on_devices(on_one_device, mesh, specs, specs[0])(padded, shared)
     return jax.tree.map(lambda x: x[:count], result)
 
 

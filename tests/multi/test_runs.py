@@ -16,8 +16,9 @@ import pytest
 from tests.multi.processes import ROOT, environment_of, run
 
 pytestmark = pytest.mark.multi
-PPO = ["--config=tests/multi/tiny_ppo.py"]
-LONG = [*PPO, "--config.learner.total_env_steps=10240"]  # 160 updates instead of 24
+TINY = ["--config=tests/experiments/tiny_config.py", "--config.learner.num_envs=8"]
+PPO = [*TINY, "--config.learner.total_env_steps=1536"]  # 24 updates
+LONG = [*TINY, "--config.learner.total_env_steps=10240"]  # 160 updates
 NO_SEARCH = ["--config.search.gammas=()", "--config.search.prices=()"]
 CLASSIFIER = [  # without batch normalization, before which biases make steps of rounding errors
     *("--config=tests/experiments/tiny_classifier.py", "--config.learner.normalization=none"),
